@@ -1,0 +1,5 @@
+"""`python -m fute`."""
+
+from fute.cli.main import main
+
+main()

@@ -1,0 +1,235 @@
+"""The only place that joins the rooms: datasets and models in, task embeddings and rankings out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fute.core.config import DEFAULT_SURROGATE
+from fute.core.errors import ModelError
+from fute.core.files import cache_dir
+from fute.core.hashing import digest
+from fute.core.progress import Progress, silent
+from fute.core.types import Examples, Floats, Kind, SpaceSpec, TaskEmbedding
+from fute.data.corpus import Corpus
+from fute.data.dataset import Dataset
+from fute.labelling.cache import PredictionCache
+from fute.labelling.runner import Labelled, label
+from fute.methods.base import EmbeddingMethod, defining_options, make_method
+from fute.methods.linear_probe import LinearProbe
+from fute.methods.tupate import TuPaTE
+from fute.models.base import BlackBox
+from fute.selection.rank import Ranking
+from fute.selection.rank import rank as rank_embeddings
+from fute.space.space import Space
+from fute.surrogates.base import Surrogate
+from fute.surrogates.features import Features
+
+METHODS: dict[str, type[Any]] = {method.name: method for method in (LinearProbe, TuPaTE)}
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """f with its surrogate and seed: what one space is made by.
+
+    Attributes:
+        method: f.
+        surrogate: Θ_T.
+        seed: of the space.
+        folder: where features and predictions are kept between runs; None keeps nothing.
+    """
+
+    method: EmbeddingMethod
+    surrogate: Surrogate
+    seed: int = 0
+    folder: Path | None = None
+
+    @classmethod
+    def create(
+        cls,
+        method: str = "linear-probe",
+        options: Mapping[str, Any] | None = None,
+        surrogate: str = DEFAULT_SURROGATE,
+        seed: int = 0,
+        dtype: str = "auto",
+        folder: Path | None = None,
+    ) -> Embedder:
+        """From names: the name door. Raises ConfigError or MissingError."""
+        return cls(
+            make_method(method, options or {}, METHODS), Surrogate(surrogate, dtype=dtype), seed, folder
+        )
+
+    @cached_property
+    def features(self) -> Features:
+        return Features(self.surrogate, self.folder / "features.sqlite" if self.folder else None)
+
+    @cached_property
+    def predictions(self) -> PredictionCache:
+        return PredictionCache(self.folder / "predictions.sqlite" if self.folder else None)
+
+    @cached_property
+    def spec(self) -> SpaceSpec:
+        """What makes the vectors of this embedder comparable."""
+        return SpaceSpec(
+            self.method.name,
+            defining_options(self.method),
+            self.surrogate.id,
+            self.surrogate.digest,
+            self.seed,
+        )
+
+    def content(self, examples: Examples) -> str:
+        """Content address of an embedding: equal ones need not be made again."""
+        options = {name: value for name, value in vars(self.method).items() if not name.startswith("_")}
+        return digest([self.spec.fingerprint, options, self.surrogate.dtype, examples.fingerprint])
+
+    def embed(
+        self,
+        name: str,
+        kind: Kind,
+        examples: Examples,
+        provenance: Mapping[str, Any],
+        progress: Progress = silent,
+    ) -> TaskEmbedding:
+        """`e = f(examples, Θ_T)`: the one code path of DTEs and MTEs."""
+        made = self.method.embed(examples, self.features, self.seed, progress)
+        return TaskEmbedding(
+            name=name,
+            kind=kind,
+            spec=self.spec,
+            left=made.left,
+            right=made.right,
+            replicates=made.replicates,
+            labels=examples.labels,
+            provenance={
+                **provenance,
+                **made.notes,
+                "examples": len(examples.inputs),
+                "feature_dtype": self.surrogate.dtype,
+                "content": self.content(examples),
+            },
+        )
+
+    def embed_dataset(self, dataset: Dataset, progress: Progress = silent) -> TaskEmbedding:
+        """The DTE of a labelled dataset."""
+        return self.embed(dataset.name, "dataset", dataset.examples, dataset_provenance(dataset), progress)
+
+    def label(self, models: Sequence[BlackBox], corpus: Corpus, progress: Progress = silent) -> Labelled:
+        """The models' answers on U, asked for where they aren't kept yet."""
+        return label(models, corpus.inputs, self.predictions, progress)
+
+
+def dataset_provenance(dataset: Dataset) -> dict[str, Any]:
+    return {"source": dataset.origin, "task": task_of(dataset.labels)}
+
+
+def model_provenance(model: BlackBox, corpus: Corpus) -> dict[str, Any]:
+    return {
+        **model.provenance,
+        "model_kind": model.kind,
+        "model_fingerprint": model.fingerprint[:16],
+        "corpus": corpus.origin,
+        "corpus_fingerprint": corpus.fingerprint[:16],
+        "task": task_of(model.labels),
+    }
+
+
+def task_of(labels: Sequence[str]) -> str:
+    """What a map colours by: the label names."""
+    names = sorted(labels)
+    return " / ".join(names[:4]) + (" / …" if len(names) > 4 else "")
+
+
+def _default_embedder(method: str, surrogate: str, seed: int, **options: Any) -> Embedder:
+    return Embedder.create(method, options, surrogate, seed, folder=cache_dir())
+
+
+def embed_dataset(
+    dataset: Dataset,
+    *,
+    method: str = "linear-probe",
+    surrogate: str = DEFAULT_SURROGATE,
+    seed: int = 0,
+    **options: Any,
+) -> TaskEmbedding:
+    """DTE `e_D = f(D, Θ_T)` of a labelled dataset.
+
+    Args:
+        dataset: D.
+        method: f, "linear-probe" or "tupate"; `options` are its options.
+        surrogate: Θ_T, `pkg:NAME`, `hf:org/name` or a folder.
+        seed: of the space.
+    """
+    return _default_embedder(method, surrogate, seed, **options).embed_dataset(dataset)
+
+
+def embed_models(
+    models: Sequence[BlackBox],
+    corpus: Corpus,
+    *,
+    method: str = "linear-probe",
+    surrogate: str = DEFAULT_SURROGATE,
+    seed: int = 0,
+    **options: Any,
+) -> list[TaskEmbedding]:
+    """MTEs `e_M = f({(x', Θ_M(x'))}, Θ_T)` of black boxes, from their answers on U; prompts on one LLM are
+    labelled together. Answers are kept in fute's cache folder, so none is asked for twice.
+
+    Args:
+        models: black boxes with names of their own.
+        corpus: U.
+        method, surrogate, seed, options: as for `embed_dataset`; equal ones make vectors comparable.
+
+    Raises:
+        FuteError: the first model's failure, where one fails; the answers of the others are kept.
+    """
+    embedder = _default_embedder(method, surrogate, seed, **options)
+    labelled = embedder.label(models, corpus)
+    for failure in labelled.failures.values():
+        raise failure
+    return [
+        embedder.embed(m.name, "model", model_examples(m, labelled), model_provenance(m, corpus))
+        for m in models
+    ]
+
+
+def embed_model(model: BlackBox, corpus: Corpus, **options: Any) -> TaskEmbedding:
+    """MTE of one black box; arguments as for `embed_models`."""
+    return embed_models([model], corpus, **options)[0]
+
+
+def model_examples(model: BlackBox, labelled: Labelled) -> Examples:
+    """U with the model's own answers as targets."""
+    return Examples(labelled.inputs[model.name], labelled.predictions[model.name], model.labels)
+
+
+def rank(space: Space, dataset: str) -> Ranking:
+    """The models of a space ranked for one of its datasets, by cosine, best first.
+
+    Raises:
+        SpaceError: no such dataset, or no models.
+    """
+    return rank_embeddings(space.get(dataset), space.embeddings("model"))
+
+
+def accuracy(model: BlackBox, dataset: Dataset, predictions: Floats) -> float:
+    """Share of rows whose most probable label is the right one, 0 to 1.
+
+    Args:
+        model: whose labels are the columns of `predictions` (n, C).
+        dataset: n rows; its label names are the model's, in any order.
+
+    Raises:
+        ModelError: the label names differ.
+    """
+    if set(model.labels) != set(dataset.labels):
+        raise ModelError(
+            f"model {model.name} answers other labels than dataset {dataset.name} has",
+            expected=", ".join(dataset.labels),
+            found=", ".join(model.labels),
+        )
+    columns = [model.labels.index(label) for label in dataset.labels]
+    return float((predictions[:, columns].argmax(axis=1) == dataset.classes).mean())

@@ -1,0 +1,335 @@
+"""The commands. Wrong input ends with one message and exit code 2; an interrupt with 130."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fute
+from fute.cli import show
+from fute.core.config import PROJECT_FILE
+from fute.core.errors import ConfigError, FuteError
+from fute.core.files import storing
+from fute.project import STATE_FOLDER, Project, RunReport
+
+EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 2, 130
+
+_project = click.option(
+    "--project",
+    "-C",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The project's folder [.].",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+def _example(command: str) -> str:
+    return f"\b\nExample:\n  {command}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_example("fute demo"))
+@click.version_option(fute.__version__, prog_name="fute")
+def cli() -> None:
+    """One vector space for datasets, models and prompts.
+
+    Say in fute.yaml which datasets and which models or prompts there are; `fute run` embeds them all;
+    `fute rank` says which suits which.
+    """
+
+
+@cli.command(epilog=_example("fute init my-project && cd my-project && fute run && fute rank reviews"))
+@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(folder: Path, force: bool) -> None:
+    """Write a commented fute.yaml with a small example that runs."""
+    _copy_example(folder, "init.yaml", ["reviews.csv", "corpus.jsonl", "mymodels.py"], force)
+    show.remark(f"Wrote {folder / PROJECT_FILE}. Next: fute plan, fute run, fute rank reviews, fute map.")
+
+
+@cli.command(epilog=_example("fute plan --json"))
+@_project
+@_json
+def plan(folder: Path, as_json: bool) -> None:
+    """Show what `run` would ask the models for, and about how long it takes. Changes nothing."""
+    rows = Project(folder).plan()
+    seconds = sum(row.seconds for row in rows)
+    if as_json:
+        show.print_json({"models": [vars(row) for row in rows], "seconds": seconds})
+        return
+    columns = [
+        ("items", "right"),
+        ("cached", "right"),
+        ("to label", "right"),
+        ("tokens", "right"),
+        ("time", "right"),
+    ]
+    show.table(
+        "To label",
+        [("model", "left"), ("kind", "left"), *columns],
+        [
+            [r.name, r.kind, r.items, r.cached, r.to_label, "–" if r.tokens is None else f"{r.tokens:,}",
+             show.duration(r.seconds) if r.to_label else "–"]
+            for r in rows
+        ],
+    )  # fmt: skip
+    todo = sum(row.to_label for row in rows)
+    click.echo(
+        f"{todo:,} answers to ask for, about {show.duration(seconds)}." if todo else "Nothing to label."
+    )
+
+
+@cli.command(epilog=_example("fute run --project my-project"))
+@_project
+@_json
+def run(folder: Path, as_json: bool) -> None:
+    """Label, embed and store everything in fute.yaml. Run it again after a stop: nothing is done twice."""
+    project = Project(folder)
+    with show.progress() as progress:
+        report = project.run(progress)
+    if as_json:
+        show.print_json({**vars(report), "failures": {k: str(v) for k, v in report.failures.items()}})
+    else:
+        click.echo(_summary(report))
+    _raise_failures(report)
+
+
+def _summary(report: RunReport) -> str:
+    answers = f"{report.asked:,} answers asked for, {report.cached:,} from the cache"
+    embeddings = f"{len(report.embedded)} embeddings made, {len(report.unchanged)} unchanged"
+    return f"{answers}; {embeddings}; {show.duration(report.seconds)}."
+
+
+def _raise_failures(report: RunReport) -> None:
+    for name, count in report.cut.items():
+        show.remark(f"{name}: {count} texts were too long and lost their end (see `max_tokens`)")
+    for name, error in report.failures.items():
+        show.remark(f"error: {name}: {error}")
+    if report.failures:
+        show.remark("The others are done. Correct these and run again: what is labelled is kept.")
+        raise SystemExit(EXIT_WRONG_INPUT)
+
+
+@cli.command(epilog=_example("fute rank reviews --json"))
+@click.argument("dataset")
+@click.option(
+    "--accuracy",
+    is_flag=True,
+    help="Show the truth beside it: ask the models for the rows that `test` holds out.",
+)
+@_project
+@_json
+def rank(dataset: str, accuracy: bool, folder: Path, as_json: bool) -> None:
+    """Rank the models of the space for DATASET, best first, with 90 % intervals."""
+    project = Project(folder)
+    result = project.rank(dataset)
+    truth = None
+    if accuracy:
+        with show.progress() as progress:
+            truth = project.accuracies(dataset, progress)
+    if as_json:
+        content = result.as_dict()
+        if truth is not None:
+            for line in content["ranking"]:
+                line["accuracy"] = truth.get(line["name"])
+        show.print_json(content)
+    else:
+        show.ranking(result, truth)
+
+
+@cli.command("map", epilog=_example("fute map --out map.png"))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("map.html"),
+    help="map.html (interactive), .png, .svg or .pdf.",
+)
+@_project
+def draw_map(out: Path, folder: Path) -> None:
+    """Draw the map: what lies close does the same. The ending of --out tells the format."""
+    write_map(Project(folder), out)
+    click.echo(out)
+
+
+def write_map(project: Project, out: Path) -> None:
+    """Write the map of a project's space as a picture or a page."""
+    from fute.plots.interactive import write_page
+    from fute.plots.points import points
+    from fute.plots.static import write_picture
+
+    writers: dict[str, Any] = {
+        ".html": write_page,
+        ".png": write_picture,
+        ".svg": write_picture,
+        ".pdf": write_picture,
+    }
+    writer = writers.get(out.suffix.lower())
+    if writer is None:
+        raise ConfigError(f"can't draw a map to {out}", expected=f"a name that ends in {', '.join(writers)}")
+    embeddings = project.space.embeddings()
+    if len(embeddings) < 2:
+        raise ConfigError("the space holds fewer than two embeddings", fix="run `fute run` first")
+    spec = project.embedder.spec
+    writer(points(embeddings), out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
+
+
+@cli.group(epilog=_example("fute space ls"))
+def space() -> None:
+    """Look into the space and tidy it."""
+
+
+@space.command("ls", epilog=_example("fute space ls --json"))
+@_project
+@_json
+def space_ls(folder: Path, as_json: bool) -> None:
+    """List the embeddings of the space."""
+    project = Project(folder)
+    entries = project.space.entries()
+    if as_json:
+        rows = [
+            {"name": e.name, "kind": e.kind, "labels": e.labels, "stored_at": e.stored_at} for e in entries
+        ]
+        show.print_json({"space": project.embedder.spec.fingerprint, "embeddings": rows})
+        return
+    show.table(
+        f"Space {project.embedder.spec.fingerprint} ({len(entries)})",
+        [("name", "left"), ("kind", "left"), ("labels", "left"), ("stored", "left")],
+        [[e.name, e.kind, ", ".join(e.labels), e.stored_at] for e in entries],
+    )
+
+
+@space.command("show", epilog=_example("fute space show smol-review"))
+@click.argument("name")
+@click.option("--neighbours", default=5, show_default=True, help="How many nearest others to list.")
+@_project
+@_json
+def space_show(name: str, neighbours: int, folder: Path, as_json: bool) -> None:
+    """Show where an embedding comes from, and its nearest others."""
+    project = Project(folder)
+    embedding = project.space.get(name)
+    near = project.space.neighbours(name, neighbours)
+    if as_json:
+        content = {
+            "name": embedding.name,
+            "kind": embedding.kind,
+            "labels": embedding.labels,
+            "spec": embedding.spec.as_dict(),
+            "provenance": dict(embedding.provenance),
+            "shape": [embedding.left.shape[0], embedding.right.shape[0]],
+            "neighbours": [{"name": other, "score": score} for other, score in near],
+        }
+        show.print_json(content)
+        return
+    rows = [("kind", embedding.kind), ("labels", ", ".join(embedding.labels))]
+    rows += [(field, value) for field, value in embedding.provenance.items()]
+    show.table(name, [("field", "left"), ("value", "left")], rows)
+    show.table(
+        "Nearest", [("score", "right"), ("name", "left")], [[f"{score:+.3f}", other] for other, score in near]
+    )
+
+
+@space.command("rm", epilog=_example("fute space rm smol-review"))
+@click.argument("names", nargs=-1, required=True)
+@_project
+def space_rm(names: tuple[str, ...], folder: Path) -> None:
+    """Remove embeddings. Their answers stay cached, so `fute run` makes them again at once."""
+    target = Project(folder).space
+    for name in names:
+        target.remove(name)
+        click.echo(f"removed {name}")
+
+
+@space.command("compare", epilog=_example("fute space compare reviews smol-review"))
+@click.argument("a")
+@click.argument("b")
+@_project
+@_json
+def space_compare(a: str, b: str, folder: Path, as_json: bool) -> None:
+    """Cosine of two embeddings: -1 to 1, higher is more alike."""
+    score = Project(folder).space.compare(a, b)
+    if as_json:
+        show.print_json({"a": a, "b": b, "score": score})
+    else:
+        click.echo(f"{score:+.4f}")
+
+
+@cli.command(epilog=_example("fute doctor"))
+@_json
+def doctor(as_json: bool) -> None:
+    """Say what is installed, which weights are found, whether bfloat16 is fast, and what to do."""
+    from fute.cli.doctor import examine
+
+    findings = examine()
+    if as_json:
+        show.print_json([vars(finding) for finding in findings])
+        return
+    marks = {True: "✓", False: "✗"}
+    show.table(
+        f"fute {fute.__version__}",
+        [("", "left"), ("what", "left"), ("found", "left"), ("do", "left")],
+        [[marks[f.ok], f.what, f.found, f.advice] for f in findings],
+    )
+
+
+@cli.command(epilog=_example("fute demo --out my-demo"))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("fute-demo"),
+    help="The demo's project folder [fute-demo].",
+)
+def demo(out: Path) -> None:
+    """The main job on what pip brings: prompts and models ranked for two datasets, and the map."""
+    from fute.cli.demo import run_demo
+
+    run_demo(out)
+
+
+def _copy_example(folder: Path, config: str, files: list[str], force: bool) -> None:
+    source = resources.files("fute.demo")
+    targets = {folder / PROJECT_FILE: config, **{folder / name: name for name in files}}
+    there = [str(path) for path in targets if path.exists()]
+    if there and not force:
+        raise ConfigError(
+            f"{there[0]} is there already",
+            fix="choose another folder, or overwrite the example's files with --force",
+        )
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, name in targets.items():
+            with resources.as_file(source / name) as file:
+                shutil.copyfile(file, path)
+        ignore = folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text(f"{STATE_FOLDER}/\n")
+
+
+def main() -> None:
+    """The entry point: `fute`."""
+    try:
+        cli.main(standalone_mode=False)
+    except FuteError as error:
+        if os.environ.get("FUTE_TRACEBACK"):
+            raise
+        show.remark(f"error: {error}")
+        sys.exit(EXIT_WRONG_INPUT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_WRONG_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        show.remark("Stopped. What is labelled is saved; run again to go on.")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

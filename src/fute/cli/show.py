@@ -1,0 +1,136 @@
+"""How the command line shows things: data on stdout, progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Task as RichTask
+from rich.table import Table
+from rich.text import Text
+
+from fute.core.progress import Progress as Report
+from fute.selection.rank import Ranking
+
+_STDERR = Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """A console on stdout: as wide as the terminal, or wide enough where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def remark(text: str) -> None:
+    """A line on stderr."""
+    _STDERR.print(Text(text))
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+class _Rate(TextColumn):
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: RichTask) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Bars with count, rate and time left on stderr; nothing where stderr is no terminal."""
+    bars = Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=_STDERR,
+        disable=not _STDERR.is_terminal,
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done, total=total)
+
+    with bars:
+        yield report
+
+
+def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; `columns` are (heading, "left" | "right")."""
+    shown = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+    )
+    for heading, justify in columns:
+        shown.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(
+            *(
+                value if isinstance(value, Text) else Text("" if value is None else str(value))
+                for value in row
+            )
+        )
+    stdout().print(shown)
+
+
+_BAR = 20
+
+
+def ranking(result: Ranking, accuracies: Mapping[str, float] | None = None) -> None:
+    """Print a ranking, each interval as numbers and as a bar from -1 to 1."""
+    columns = [
+        ("rank", "right"),
+        ("score", "right"),
+        ("90 % interval", "left"),
+        ("−1       0        +1", "left"),
+    ]
+    columns += [("accuracy", "right")] if accuracies is not None else []
+    rows = []
+    for c in result.candidates:
+        bounds = "none" if c.low is None else f"{c.low:+.3f} … {c.high:+.3f}"
+        row = [c.rank, f"{c.score:+.3f}", bounds, Text(_bar(c.low, c.score, c.high), style="cyan")]
+        if accuracies is not None:
+            row.append(f"{accuracies[c.name]:.3f}" if c.name in accuracies else "–")
+        rows.append([*row, c.name])
+    table(f"Models for {result.dataset}", [*columns, ("name", "left")], rows)
+    if result.too_close:
+        first, second = result.candidates[:2]
+        stdout().print(
+            Text(f"{first.name} and {second.name} are too close to call: their intervals overlap.", "yellow")
+        )
+    if result.best.low is None:
+        stdout().print(
+            Text("No intervals: this method has no replicates (see the option `replicates`).", "yellow")
+        )
+
+
+def _bar(low: float | None, score: float, high: float | None) -> str:
+    """`·······├──●─┤·······` on the scale from -1 to 1."""
+
+    def place(value: float) -> int:
+        return round((value + 1) / 2 * _BAR)
+
+    cells = ["·"] * (_BAR + 1)
+    if low is not None and high is not None:
+        for i in range(place(low), place(high) + 1):
+            cells[i] = "─"
+    cells[place(score)] = "●"
+    return "".join(cells)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

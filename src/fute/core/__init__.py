@@ -1,0 +1,1 @@
+"""Words, errors, configuration and storage that every other room builds on. No torch."""

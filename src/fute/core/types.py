@@ -1,0 +1,148 @@
+"""The words of fute: inputs, examples, spaces and task embeddings.
+
+A task embedding is `e = f({(x_i, y_i)}, Θ_T)`. An `Examples` is the set in the braces, whether the
+targets are a dataset's labels (DTE) or a black box's outputs (MTE): f never knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fute.core.errors import SpaceError
+from fute.core.hashing import digest
+
+Floats = NDArray[np.float32]
+Kind = Literal["dataset", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a black box reads: one text, or a pair of texts."""
+
+    text: str
+    text_pair: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A content address: equal inputs have equal keys."""
+        return digest([self.text, self.text_pair])
+
+    def __len__(self) -> int:
+        return len(self.text) + len(self.text_pair or "")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs with their targets: what an embedding method learns from.
+
+    Attributes:
+        inputs: n inputs.
+        probabilities: float32 (n, C), rows sum to 1; a hard label is a one-hot row.
+        labels: the C label names, in column order.
+    """
+
+    inputs: Sequence[Input]
+    probabilities: Floats
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.probabilities.shape != (len(self.inputs), len(self.labels)):
+            raise ValueError(
+                f"probabilities have shape {self.probabilities.shape}, "
+                f"expected {(len(self.inputs), len(self.labels))}"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Content address of inputs, targets and label names."""
+        return digest([[i.key for i in self.inputs], self.probabilities, list(self.labels)])
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """What makes task embeddings comparable: two with equal specs live in one space.
+
+    Attributes:
+        method: name of the embedding method f.
+        options: its options that define the vector (not steps or learning rate).
+        surrogate: id of Θ_T, as the user wrote it.
+        surrogate_digest: sha256 of its weights.
+        seed: from which adapters, heads and projections are drawn, once for the space.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    surrogate: str
+    surrogate_digest: str
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            **{f"method.{name}": value for name, value in sorted(self.options.items())},
+            "surrogate": self.surrogate,
+            "surrogate_digest": self.surrogate_digest,
+            "seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits. The surrogate's *weights* count, not the name they were found under."""
+        fields = self.as_dict()
+        del fields["surrogate"]
+        return digest(fields)[:16]
+
+    def check_same(self, other: SpaceSpec) -> None:
+        """Raise `SpaceError`, naming the fields that differ, unless the fingerprints are equal."""
+        if self.fingerprint == other.fingerprint:
+            return
+        mine, theirs = self.as_dict(), other.as_dict()
+        differing = [
+            f"{name}: {mine.get(name)!r} ≠ {theirs.get(name)!r}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
+        raise SpaceError(
+            "these task embeddings live in different spaces and can't be compared",
+            expected=f"space {self.fingerprint}",
+            found=f"space {other.fingerprint}; fields that differ: {'; '.join(differing)}",
+            fix="embed both with the same method, options, surrogate and seed",
+        )
+
+
+@dataclass(frozen=True)
+class TaskEmbedding:
+    """A DTE or an MTE: the matrix `W = left @ right.T`, kept as its factors.
+
+    A linear probe is low rank, so its factors are small and similarities from them are exact. A plain
+    vector v is the case `left = v[:, None]`, `right = [[1]]`.
+
+    Attributes:
+        name: what it is the embedding of.
+        kind: "dataset" (DTE) or "model" (MTE).
+        spec: the space it lives in.
+        left: float32 (d, r).
+        right: float32 (k, r).
+        replicates: float16 (B, d, r), the `left` of B bootstrap resamples of the examples; B may be 0.
+        labels: label names of the task.
+        provenance: how it was made; never decides comparability.
+    """
+
+    name: str
+    kind: Kind
+    spec: SpaceSpec
+    left: Floats
+    right: Floats
+    replicates: NDArray[np.float16]
+    labels: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vector(self) -> Floats:
+        """The flat vector `vec(left @ right.T)`, float32 (d * k,)."""
+        return np.ascontiguousarray((self.left @ self.right.T).ravel(), dtype=np.float32)

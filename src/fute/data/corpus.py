@@ -1,0 +1,104 @@
+"""The unlabelled corpus U, and fitting its texts to models that read one text or two."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fute.core.hashing import digest
+from fute.core.types import Input
+from fute.data.columns import inputs_of
+from fute.data.dataset import Dataset
+from fute.data.readers import Table, read_file, read_hub, read_object
+from fute.data.splits import sample_indices
+
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*\s+")
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Unlabelled inputs that every model of a space is run on."""
+
+    inputs: Sequence[Input]
+    origin: str = ""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest([item.key for item in self.inputs])
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Table,
+        *,
+        text: str = "text",
+        text_pair: str | None = None,
+        drop_empty: bool = False,
+        sample: int | None = None,
+        seed: int = 0,
+    ) -> Corpus:
+        """Take a table's text column; equal texts are kept once. Arguments as in `from_file`."""
+        inputs = list(dict.fromkeys(inputs_of(table, text, text_pair, drop_empty)[0]))
+        return cls([inputs[i] for i in sample_indices(len(inputs), sample, seed)], table.origin)
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, encoding: str = "utf-8", **columns: Any) -> Corpus:
+        """Read U from CSV, TSV, JSONL, JSON, Parquet or a text file with a text a line.
+
+        Args:
+            path: the file; its ending tells the format.
+            encoding: of a text file.
+            columns: `text`, `text_pair` (column names), `drop_empty`, `sample` (keep this many), `seed`.
+
+        Raises:
+            DataError: says which file, line and column, and what to do.
+        """
+        return cls.from_table(read_file(Path(path), encoding), **columns)
+
+    @classmethod
+    def from_object(cls, data: Any, *, name: str = "corpus", **columns: Any) -> Corpus:
+        """U from a pandas DataFrame, a `datasets.Dataset` or a list of dicts."""
+        return cls.from_table(read_object(data, name), **columns)
+
+    @classmethod
+    def from_hub(
+        cls, hub_id: str, *, config: str | None = None, split: str = "train", **columns: Any
+    ) -> Corpus:
+        """U from a split of a dataset on the Hugging Face hub."""
+        return cls.from_table(read_hub(hub_id, config, split), **columns)
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> Corpus:
+        """A labelled dataset with its labels dropped."""
+        return cls(list(dict.fromkeys(dataset.inputs)), dataset.origin)
+
+
+def fit_arity(item: Input, pair: bool) -> Input:
+    """The input in the shape a model reads, always cut the same way.
+
+    A pair for a model of one text is joined by a line break. A single text for a model of two is cut at
+    the sentence end nearest to its middle, else at the nearest space, else it is paired with itself.
+    """
+    if pair == (item.text_pair is not None):
+        return item
+    if not pair:
+        return Input(f"{item.text}\n{item.text_pair}")
+    middle = len(item.text) / 2
+    for pattern in (_SENTENCE_END, _SPACE):
+        cuts = [
+            m
+            for m in pattern.finditer(item.text)
+            if item.text[: m.start()].strip() and item.text[m.end() :].strip()
+        ]
+        if cuts:
+            cut = min(cuts, key=lambda m: abs(m.end() - middle))
+            return Input(item.text[: cut.end()].rstrip(), item.text[cut.end() :])
+    return Input(item.text, item.text)

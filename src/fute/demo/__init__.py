@@ -1,0 +1,1 @@
+"""The example data and configuration that `fute init` and `fute demo` write out."""

@@ -1,0 +1,1 @@
+"""Black boxes × inputs → predictions, each asked for once and kept."""

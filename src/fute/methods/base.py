@@ -1,0 +1,96 @@
+"""What an embedding method is, and how one is made from its name and options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fute.core.errors import ConfigError, did_you_mean, listing
+from fute.core.progress import Progress
+from fute.core.types import Examples, Floats
+from fute.surrogates.features import Features
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What f gives: the factors of `W = left @ right.T`, and their bootstrap.
+
+    Attributes:
+        left: float32 (d, r).
+        right: float32 (k, r).
+        replicates: float16 (B, d, r): `left` from B resamples of the examples.
+        notes: how the fit went, for provenance.
+    """
+
+    left: Floats
+    right: Floats
+    replicates: NDArray[np.float16]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EmbeddingMethod(Protocol):
+    """f. A dataclass whose fields are its options.
+
+    Attributes:
+        name: as in `fute.yaml`.
+        defining: those options that define the vector, so that they belong to the SpaceSpec.
+    """
+
+    name: ClassVar[str]
+    defining: ClassVar[tuple[str, ...]]
+
+    def embed(self, examples: Examples, features: Features, seed: int, progress: Progress) -> Embedded:
+        """The embedding of the examples through the surrogate whose features these are.
+
+        The same call for a DTE and an MTE. Equal examples, surrogate and seed give equal vectors.
+        """
+        ...
+
+
+def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, type[Any]]) -> EmbeddingMethod:
+    """The method of that name with these options.
+
+    Raises:
+        ConfigError: an unknown name or option, with the nearest known one, or a value of the wrong type.
+    """
+    if name not in methods:
+        raise ConfigError(
+            f'there is no method "{name}".{did_you_mean(name, methods)}',
+            expected=f"one of {listing(methods)}",
+        )
+    fields = {f.name: f for f in dataclasses.fields(methods[name])}
+    for option, value in options.items():
+        if option not in fields:
+            raise ConfigError(
+                f'the method {name} has no option "{option}".{did_you_mean(option, fields)}',
+                expected=f"one of {listing(fields)}",
+            )
+        default = fields[option].default
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+            raise ConfigError(
+                f"the method {name}: `{option}` is {value!r}",
+                expected=f"a {kinds[-1].__name__}, such as {default!r}",
+            )
+    method: EmbeddingMethod = methods[name](**options)
+    return method
+
+
+def defining_options(method: EmbeddingMethod) -> dict[str, Any]:
+    """The part of a method's options that goes into the SpaceSpec."""
+    return {option: getattr(method, option) for option in method.defining}
+
+
+def bootstrap_counts(n: int, replicates: int, seed: int) -> NDArray[np.int64]:
+    """How often each of n examples is drawn in each resample: int64 (B, n), rows sum to n.
+
+    They depend on n and the seed only, so models labelled on the same U are resampled alike and their
+    scores can be compared pair by pair.
+    """
+    rng = np.random.default_rng([seed, n])
+    return rng.multinomial(n, np.full(n, 1 / n), size=replicates)

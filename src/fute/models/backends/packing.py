@@ -1,0 +1,123 @@
+"""Reading a text once for many prompts: a token tree packed into one sequence.
+
+Prompts that begin alike share the tokens they begin with; the words of a verbalizer branch off at the
+end. The tree is laid out as one sequence in which every token attends to its ancestors only and stands at
+its own depth, so its states, and the scores read from them, are those of the plain prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt and the words whose probability is asked for.
+
+    Attributes:
+        prompt: its token ids, at least one.
+        words: token ids of each word, at least one each.
+    """
+
+    prompt: TokenIds
+    words: tuple[TokenIds, ...]
+
+
+@dataclass
+class TokenTree:
+    """A tree of tokens in the order of first appearance, parents before children.
+
+    Attributes:
+        tokens: token id of each node.
+        parents: index of each node's parent; -1 for a root.
+        depths: each node's position in its own prompt.
+        edges: for each question, for each of its words, the (node, next token) pairs whose
+            log-probabilities sum to the word's.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    edges: list[list[list[tuple[int, int]]]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it is one plain sequence, for which causal attention is enough."""
+        return all(parent == i - 1 for i, parent in enumerate(self.parents))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """bool (n, n): row i is true at i and its ancestors."""
+        visible = np.eye(len(self), dtype=bool)
+        for i, parent in enumerate(self.parents):
+            if parent >= 0:
+                visible[i] |= visible[parent]
+        return visible
+
+
+def build_tree(questions: Sequence[Question]) -> TokenTree:
+    """The smallest tree that holds the prompts and all but the last token of every word."""
+    tree = TokenTree()
+    children: dict[tuple[int, int], int] = {}
+
+    def descend(node: int, token: int) -> int:
+        child = children.get((node, token))
+        if child is None:
+            child = children[node, token] = len(tree.tokens)
+            tree.depths.append(tree.depths[node] + 1 if node >= 0 else 0)
+            tree.tokens.append(token)
+            tree.parents.append(node)
+        return child
+
+    for question in questions:
+        end = -1
+        for token in question.prompt:
+            end = descend(end, token)
+        word_edges = []
+        for word in question.words:
+            node, edges = end, [(end, word[0])]
+            for previous, token in pairwise(word):
+                node = descend(node, previous)
+                edges.append((node, token))
+            word_edges.append(edges)
+        tree.edges.append(word_edges)
+    return tree
+
+
+def group_by_beginning(prompts: Sequence[TokenIds], shared: int = 8) -> list[list[int]]:
+    """Indices of prompts, grouped so that neighbours in a group share at least `shared` first tokens.
+
+    A shorter shared beginning saves less than the longer attention of a packed sequence costs.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and _common(prompts[groups[-1][-1]], prompts[i]) >= shared:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _common(a: TokenIds, b: TokenIds) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def batches(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in batches of similar size, with at most `budget` padded tokens each (or one item)."""
+    result: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if result and (len(result[-1]) + 1) * sizes[i] <= budget:
+            result[-1].append(i)
+        else:
+            result.append([i])
+    return result

@@ -1,0 +1,182 @@
+"""A causal LM on this machine: log-probabilities of words after prompts, without generating."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fute.core.errors import ModelError
+from fute.core.runtime import DType
+from fute.core.types import Floats
+from fute.models.backends.packing import (
+    Question,
+    TokenIds,
+    TokenTree,
+    batches,
+    build_tree,
+    group_by_beginning,
+)
+from fute.weights.load import load_causal_lm, load_tokenizer
+from fute.weights.locate import Weights
+
+_BATCH_TOKENS = 2048
+_HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
+
+
+class CausalLM:
+    """Weights that are loaded when first needed, then shared by all prompts on them."""
+
+    def __init__(self, weights: Weights, dtype: DType) -> None:
+        self.weights, self.dtype = weights, dtype
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.weights)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        return load_causal_lm(self.weights, self.dtype)
+
+    def load(self) -> None:
+        """Load the weights now. The first time this converts a GGUF file, after which its tokenizer, too,
+        loads fast.
+        """
+        _ = self._model
+
+    @functools.cached_property
+    def _head(self) -> Any:
+        """The output head in float32: bfloat16 logits are only good to 0.1 nats.
+
+        Raises:
+            ModelError: the architecture does more after its last state than a matrix product.
+        """
+        import torch
+
+        head = self._model.get_output_embeddings()
+        weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
+
+        def apply(states: Any) -> Any:
+            return torch.nn.functional.linear(states.float(), weight, bias)
+
+        with torch.inference_mode():
+            ids = torch.arange(4, device=weight.device)[None]
+            own = self._model(ids, use_cache=False).logits.float()
+            ours = apply(self._model.base_model(ids, use_cache=False).last_hidden_state)
+        if not torch.allclose(own, ours, atol=0.02 * float(own.abs().max()) + 1e-3):
+            raise ModelError(
+                f"{self.weights.id}: this architecture ({self._model.config.model_type}) changes its logits "
+                "after the output head, which fute doesn't support yet"
+            )
+        return apply
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model can read."""
+        return int(getattr(self._model.config, "max_position_embeddings", None) or 2**20)
+
+    def encode(self, texts: Sequence[str], special_tokens: bool) -> list[TokenIds]:
+        """Token ids of each text; `special_tokens` adds those that the tokenizer puts around a text."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens)["input_ids"]
+        return [tuple(ids) for ids in encoded]
+
+    def chat(self, system: str | None, user: str) -> str:
+        """The prompt as the model's chat template writes it, up to where the answer begins.
+
+        Raises:
+            ModelError: the model has no chat template, or it takes no system prompt.
+        """
+        turns = [{"role": "system", "content": system}] if system is not None else []
+        turns.append({"role": "user", "content": user})
+        if not self.tokenizer.chat_template:
+            raise ModelError(f"{self.weights.id} has no chat template", fix="leave `chat` out")
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a program of its own
+            raise ModelError(
+                f"the chat template of {self.weights.id} refuses these turns", found=str(error)[:200]
+            ) from error
+
+    def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
+        """log p(word | prompt), in nats, for every word of every question of every item.
+
+        Questions of one item that begin alike are read together. Equal to scoring each alone, up to
+        rounding.
+
+        Args:
+            items: for each item its questions.
+
+        Returns:
+            for each item, for each question, float32 (number of words,).
+        """
+        trees: list[TokenTree] = []
+        owners: list[tuple[int, list[int]]] = []
+        for number, questions in enumerate(items):
+            for group in group_by_beginning([q.prompt for q in questions]):
+                trees.append(build_tree([questions[i] for i in group]))
+                owners.append((number, group))
+        results: list[list[Floats]] = [[np.empty(0, np.float32)] * len(questions) for questions in items]
+        for batch in batches([len(tree) for tree in trees], _BATCH_TOKENS):
+            for index, scores in zip(batch, self._score_trees([trees[i] for i in batch]), strict=True):
+                number, group = owners[index]
+                for question, values in zip(group, scores, strict=True):
+                    results[number][question] = values
+        return results
+
+    def _score_trees(self, trees: Sequence[TokenTree]) -> list[list[Floats]]:
+        import torch
+
+        wanted = [
+            (row, *edge) for row, tree in enumerate(trees) for q in tree.edges for word in q for edge in word
+        ]
+        nodes = sorted({(row, node) for row, node, _ in wanted})
+        place = {node: i for i, node in enumerate(nodes)}
+        target = torch.tensor([place[row, node] for row, node, _ in wanted])
+        tokens = torch.tensor([token for _, _, token in wanted])
+        values = torch.empty(len(wanted))
+        with torch.inference_mode():
+            states = self._states(trees)
+            rows, columns = torch.tensor(nodes).T
+            chosen = states[rows.to(states.device), columns.to(states.device)]
+            for start in range(0, len(nodes), _HEAD_ROWS):
+                logits = self._head(chosen[start : start + _HEAD_ROWS]).log_softmax(-1).cpu()
+                here = (target >= start) & (target < start + _HEAD_ROWS)
+                values[here] = logits[target[here] - start, tokens[here]]
+        edge_scores = iter(values.tolist())
+        return [
+            [
+                np.array([sum(next(edge_scores) for _ in word) for word in q], dtype=np.float32)
+                for q in tree.edges
+            ]
+            for tree in trees
+        ]
+
+    def _states(self, trees: Sequence[TokenTree]) -> Any:
+        """Last hidden states (trees, longest, width)."""
+        import torch
+
+        longest = max(len(tree) for tree in trees)
+        device = self._model.device
+        ids = torch.zeros(len(trees), longest, dtype=torch.long)
+        for row, tree in enumerate(trees):
+            ids[row, : len(tree)] = torch.tensor(tree.tokens)
+        if all(tree.is_chain for tree in trees):
+            # Padding stands to the right, where causal attention never looks: no mask needed.
+            return self._model.base_model(ids.to(device), use_cache=False).last_hidden_state
+        positions = torch.zeros_like(ids)
+        # A padding position sees itself, since a softmax over nothing is NaN.
+        mask = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1, 1)
+        for row, tree in enumerate(trees):
+            positions[row, : len(tree)] = torch.tensor(tree.depths)
+            mask[row, 0, : len(tree), : len(tree)] = torch.from_numpy(tree.mask())
+        return self._model.base_model(
+            ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
+        ).last_hidden_state
+
+
+@functools.lru_cache(maxsize=2)
+def causal_lm(weights: Weights, dtype: DType) -> CausalLM:
+    """The one `CausalLM` of these weights: prompts on the same LLM share it."""
+    return CausalLM(weights, dtype)

@@ -1,0 +1,179 @@
+"""Any Python function as a black box."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
+from fute.core.hashing import digest
+from fute.core.types import Floats, Input
+from fute.models.base import BlackBox
+
+
+class CallableModel(BlackBox):
+    """A function from a list of texts to a list of answers.
+
+    Args:
+        function: takes `list[str]` (or, with `pair=True`, a list of `(text, text_pair)`) and returns as
+            many answers. An answer is a label, a mapping from labels to probabilities (those left out are
+            0), or a sequence of probabilities in the order of `labels`.
+        labels: the label names.
+        name: by default the function's.
+        pair: whether it reads two texts.
+        version: says when answers may have changed. By default the source of the function's module.
+    """
+
+    kind = "python"
+
+    def __init__(
+        self,
+        function: Callable[[list[Any]], Sequence[Any]],
+        labels: Sequence[str],
+        *,
+        name: str | None = None,
+        pair: bool = False,
+        version: str | None = None,
+    ) -> None:
+        self.function = function
+        self.labels = tuple(labels)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        self.is_pair = pair
+        self._version = version
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+            raise ConfigError(
+                f"model {self.name} needs at least two different labels", found=listing(self.labels) or "none"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        source = self._version or _source_of(self.function, self.name)
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return digest(["callable", 1, name, source, list(self.labels), self.is_pair])
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        module = getattr(self.function, "__module__", "")
+        return {"function": f"{module}:{getattr(self.function, '__qualname__', self.name)}"}
+
+    def predict(self, inputs: Sequence[Input]) -> Floats:
+        texts: list[Any] = [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
+        try:
+            answers = self.function(texts)
+        except Exception as error:  # whatever the user's function raises is the user's to see
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise ModelError(
+                f"model {self.name} failed on a batch of {len(inputs)} inputs",
+                found=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
+                fix="call the function with a list of texts and see",
+            ) from error
+        return answers_to_probabilities(self, answers, len(inputs))
+
+
+def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
+    """Labels, mappings or probability rows as float32 (n, C).
+
+    Raises:
+        ModelError: another number of answers, or an answer that names no label.
+    """
+    try:
+        rows = list(answers)
+    except TypeError:
+        rows = []
+    if len(rows) != n:
+        raise ModelError(
+            f"model {box.name} answered {len(rows)} times to {n} inputs",
+            expected="one answer per input",
+            found=f"{type(answers).__name__} of length {len(rows)}",
+            fix="the function takes a list of texts and returns a list of the same length",
+        )
+    position = {label: i for i, label in enumerate(box.labels)}
+
+    def column(label: Any, row: int) -> int:
+        if str(label) not in position:
+            raise ModelError(
+                f'model {box.name} answered "{label}", which is none of its labels.'
+                f"{did_you_mean(str(label), position)}",
+                expected=f"one of {listing(position)}",
+                found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
+                fix="correct the function, or `labels`",
+            )
+        return position[str(label)]
+
+    result = np.zeros((n, len(box.labels)), dtype=np.float32)
+    for i, answer in enumerate(rows):
+        if isinstance(answer, Mapping):
+            for label, probability in answer.items():
+                result[i, column(label, i)] = probability
+        elif isinstance(answer, str | int | bool | np.integer):
+            result[i, column(answer, i)] = 1.0
+        else:
+            try:
+                values = np.asarray(answer, dtype=np.float32)
+            except (TypeError, ValueError):
+                values = np.empty(0, dtype=np.float32)
+            if values.shape != (len(box.labels),):
+                raise ModelError(
+                    f"model {box.name}: an answer fute can't read",
+                    expected=f"a label, a mapping, or {len(box.labels)} probabilities",
+                    found=f"{answer!r:.100} for input {i + 1} of {n}",
+                )
+            result[i] = values
+    return result
+
+
+def _source_of(function: Any, name: str) -> str:
+    """The text of the module that defines `function`: helpers and tables beside it count too."""
+    target = function if inspect.isroutine(function) else type(function)
+    try:
+        file = inspect.getsourcefile(target)
+        return Path(file).read_text(encoding="utf-8") if file else inspect.getsource(target)
+    except (OSError, TypeError):
+        raise ConfigError(
+            f"model {name}: the source of its function can't be found, so fute can't know when it changes",
+            fix='pass version="1", and change it when the function changes',
+        ) from None
+
+
+def import_object(reference: str, folder: Path) -> Any:
+    """The object behind `module:name`; modules in `folder` are found first.
+
+    Raises:
+        ConfigError: not of that form, no such module or name, or the module fails to import.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(
+            f'"{reference}" names no object', expected='"module:name", for example "mymodels:vader"'
+        )
+    path = str(folder.resolve())
+    sys.path.insert(0, path)
+    try:
+        module = sys.modules.get(module_name)
+        if module is not None and Path(getattr(module, "__file__", None) or "").parent != Path(path):
+            own = Path(path) / f"{module_name}.py"
+            if own.is_file():  # another project's module of the same name was imported before
+                del sys.modules[module_name]
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a module may raise anything at import
+        raise ConfigError(
+            f'the module "{module_name}" of "{reference}" can\'t be imported',
+            found=f"{type(error).__name__}: {error}",
+            fix=f"check that {module_name}.py lies in {folder}, and that what it imports is installed",
+        ) from error
+    finally:
+        sys.path.remove(path)
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(
+            f'the module "{module_name}" has no "{attribute}".{did_you_mean(attribute, public)}',
+            found=listing(public),
+        )
+    return getattr(module, attribute)

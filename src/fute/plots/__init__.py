@@ -1,0 +1,1 @@
+"""Pictures of a space. The only room with plotting libraries."""

@@ -1,0 +1,79 @@
+"""What both pictures of a map show: places, names, tasks and kinds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fute.core.types import TaskEmbedding
+from fute.space.layout import layout
+
+# Okabe & Ito's colours: told apart by colour-blind eyes too, and on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B")
+
+# kind → (name in the legend, marker in matplotlib, marker in plotly)
+SHAPES = {
+    "dataset": ("dataset", "*", "star"),
+    "llm": ("LLM + prompt", "o", "circle"),
+    "python": ("Python function", "s", "square"),
+    "sklearn": ("scikit-learn", "D", "diamond"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One embedding on the map. `details` are lines of its provenance, for people."""
+
+    name: str
+    x: float
+    y: float
+    task: str
+    kind: str
+    details: tuple[str, ...]
+
+
+def points(embeddings: Sequence[TaskEmbedding]) -> list[Point]:
+    """The embeddings laid out in two dimensions."""
+    places = layout(embeddings)
+    return [
+        Point(
+            name=e.name,
+            x=float(x),
+            y=float(y),
+            task=str(e.provenance.get("task", "")),
+            kind="dataset" if e.kind == "dataset" else str(e.provenance.get("model_kind", "python")),
+            details=_details(e),
+        )
+        for e, (x, y) in zip(embeddings, places, strict=True)
+    ]
+
+
+def colours_of(all_points: Sequence[Point]) -> dict[str, str]:
+    """A colour for each task, the same in both pictures."""
+    tasks = sorted({point.task for point in all_points})
+    return {task: COLOURS[i % len(COLOURS)] for i, task in enumerate(tasks)}
+
+
+_SHOWN = (
+    "llm",
+    "template",
+    "words",
+    "chat",
+    "system",
+    "function",
+    "estimator",
+    "source",
+    "corpus",
+    "examples",
+)
+
+
+def _details(e: TaskEmbedding) -> tuple[str, ...]:
+    lines = []
+    for field in _SHOWN:
+        value = e.provenance.get(field)
+        if value not in (None, False, ""):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"{field}: {text[:160]}")
+    return tuple(lines)

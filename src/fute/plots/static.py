@@ -1,0 +1,138 @@
+"""The map as a PNG or SVG, with matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fute.core.files import write_atomically
+from fute.core.runtime import require
+from fute.plots.points import SHAPES, Point, colours_of
+
+
+def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
+    """Write the map to `path`; its ending (.png, .svg, .pdf) tells the format."""
+    require("matplotlib", "plot", "the map")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    colours = colours_of(all_points)
+    for point in all_points:
+        marker, size = SHAPES[point.kind][1], 260 if point.kind == "dataset" else 80
+        axes.scatter(
+            point.x,
+            point.y,
+            marker=marker,
+            s=size,
+            c=colours[point.task],
+            edgecolors="white",
+            linewidths=0.8,
+            zorder=3,
+        )
+    _spread_limits(axes, all_points)
+    figure.draw_without_rendering()
+    _label(axes, all_points)
+    _legends(axes, all_points, colours)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in ("top", "right", "bottom", "left"):
+        axes.spines[side].set_color("#DDDDDD")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=_no_date(path))
+    write_atomically(path, buffer.getvalue())
+
+
+def _no_date(path: Path) -> dict[str, None] | None:
+    return {"Date": None} if path.suffix.lower() == ".svg" else None
+
+
+def _spread_limits(axes: Any, all_points: Sequence[Point]) -> None:
+    for setter, values in (
+        (axes.set_xlim, [p.x for p in all_points]),
+        (axes.set_ylim, [p.y for p in all_points]),
+    ):
+        margin = 0.12 * (max(values) - min(values)) or 1.0
+        setter(min(values) - margin, max(values) + margin)
+
+
+def _label(axes: Any, all_points: Sequence[Point]) -> None:
+    """Put each name beside its point where it covers no other name and no point; else the least bad place."""
+    renderer = axes.figure.canvas.get_renderer()
+    transform = axes.transData
+    taken = []
+    for point in all_points:
+        x, y = transform.transform((point.x, point.y))
+        taken.append((x - 7, y - 7, x + 7, y + 7))
+    frame = axes.get_window_extent(renderer)
+    for point in sorted(all_points, key=lambda p: (p.kind != "dataset", p.x)):
+        best = None
+        for dx, dy, ha, va in _OFFSETS:
+            text = axes.annotate(
+                point.name,
+                (point.x, point.y),
+                (dx, dy),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                zorder=4,
+                fontsize=7.5,
+                fontweight="bold" if point.kind == "dataset" else "normal",
+                color="#222222",
+            )
+            box = text.get_window_extent(renderer)
+            extent = (box.x0, box.y0, box.x1, box.y1)
+            cost = sum(_overlap(extent, other) for other in taken)
+            cost += 1e4 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
+            if best is None or cost < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (cost, text, extent)
+            else:
+                text.remove()
+            if cost == 0:
+                break
+        if best is not None:
+            taken.append(best[2])
+
+
+_OFFSETS = tuple(
+    (reach * dx, reach * dy, ha, va)
+    for reach in (6, 12, 20, 30)
+    for dx, dy, ha, va in (
+        (1, 0, "left", "center"),
+        (-1, 0, "right", "center"),
+        (0, 1, "center", "bottom"),
+        (0, -1, "center", "top"),
+        (0.7, 0.7, "left", "bottom"),
+        (-0.7, 0.7, "right", "bottom"),
+        (0.7, -0.7, "left", "top"),
+        (-0.7, -0.7, "right", "top"),
+    )
+)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _legends(axes: Any, all_points: Sequence[Point], colours: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    def handle(label: str, marker: str, colour: str) -> Any:
+        return Line2D([], [], linestyle="", marker=marker, color=colour, label=label, markersize=8)
+
+    tasks = [handle(task, "o", colour) for task, colour in colours.items()]
+    kinds = [
+        handle(label, marker, "#555555")
+        for kind, (label, marker, _) in SHAPES.items()
+        if any(point.kind == kind for point in all_points)
+    ]
+    style: dict[str, Any] = {"frameon": False, "fontsize": 8, "title_fontsize": 8, "alignment": "left"}
+    first = axes.legend(handles=tasks, title="task", loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
+    axes.add_artist(first)
+    axes.legend(handles=kinds, title="kind", loc="lower left", bbox_to_anchor=(1.0, 0.0), **style)

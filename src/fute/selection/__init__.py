@@ -1,0 +1,1 @@
+"""Which one, and how sure: rankings, intervals, metrics and baselines. No torch."""

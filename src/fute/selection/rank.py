@@ -1,0 +1,79 @@
+"""Ranking candidates for a dataset by the similarity of their task embeddings to its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fute.core.errors import SpaceError
+from fute.core.types import TaskEmbedding
+from fute.selection.uncertainty import interval
+from fute.space.similarity import cosine, replicate_cosines
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One line of a ranking. `score` is higher for better; `rank` 1 is best; the interval is a 90 % one."""
+
+    rank: int
+    name: str
+    score: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates for a dataset, best first."""
+
+    dataset: str
+    space: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def too_close(self) -> bool:
+        """Whether the intervals of the first two overlap: then the first is not surely the best."""
+        if len(self.candidates) < 2:
+            return False
+        first, second = self.candidates[:2]
+        return first.low is None or second.high is None or first.low <= second.high
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "space": self.space,
+            "too_close_to_call": self.too_close,
+            "ranking": [vars(candidate) for candidate in self.candidates],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'rank':>4}  {'score':>6}  {'90 % interval':<16}  name"]
+        for c in self.candidates:
+            bounds = "no interval" if c.low is None else f"{c.low:+.3f} … {c.high:+.3f}"
+            lines.append(f"{c.rank:>4}  {c.score:+.3f}  {bounds:<16}  {c.name}")
+        if self.too_close:
+            lines.append("The first two are too close to call.")
+        return "\n".join(lines)
+
+
+def rank(dataset: TaskEmbedding, candidates: Sequence[TaskEmbedding]) -> Ranking:
+    """Rank by `cos(e_D, e_M)`, with a bootstrap interval each; equal scores by name.
+
+    Raises:
+        SpaceError: no candidates, or one from another space.
+    """
+    if not candidates:
+        raise SpaceError("there are no models to rank", fix="`fute run` labels and embeds those of fute.yaml")
+    scored = [(cosine(dataset, c), c) for c in candidates]
+    scored.sort(key=lambda pair: (-pair[0], pair[1].name))
+    lines = []
+    for number, (score, candidate) in enumerate(scored, start=1):
+        bounds = interval(score, replicate_cosines(dataset, candidate))
+        low, high = bounds if bounds is not None else (None, None)
+        lines.append(Candidate(number, candidate.name, score, low, high))
+    return Ranking(dataset.name, dataset.spec.fingerprint, tuple(lines))

@@ -1,0 +1,180 @@
+"""Task embeddings in a LanceDB table: embedded, versioned, the same on a disk and on object storage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fute.core.errors import SpaceError
+from fute.core.files import storing, write_atomically
+from fute.core.types import SpaceSpec, TaskEmbedding
+
+_FORMAT = 1
+_SPEC_FILE = "space.json"
+_TABLE = "embeddings"
+
+
+class Store:
+    """The rows of one space.
+
+    Args:
+        path: the folder; made with the first row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table: Any = None
+
+    def read_spec(self) -> SpaceSpec | None:
+        """The space's spec, or None for a space that is still empty.
+
+        Raises:
+            SpaceError: written by another version of the format, or damaged.
+        """
+        file = self.path / _SPEC_FILE
+        if not file.is_file():
+            return None
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise SpaceError(
+                    f"{file} has format {content['format']}",
+                    expected=f"format {_FORMAT}",
+                    fix="read it with the version of fute that wrote it, or run `fute run` for a new space",
+                )
+            return SpaceSpec(**content["spec"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise SpaceError(
+                f"{file} is damaged", found=str(error), fix="move the folder away and run again"
+            ) from error
+
+    def write_spec(self, spec: SpaceSpec) -> None:
+        fields = {
+            "method": spec.method,
+            "options": dict(spec.options),
+            "surrogate": spec.surrogate,
+            "surrogate_digest": spec.surrogate_digest,
+            "seed": spec.seed,
+        }
+        write_atomically(
+            self.path / _SPEC_FILE, json.dumps({"format": _FORMAT, "spec": fields}, indent=2) + "\n"
+        )
+
+    def upsert(self, embeddings: Sequence[TaskEmbedding]) -> None:
+        """Add rows; one of the same name is replaced. All of them or none."""
+        import pyarrow as pa
+
+        rows = pa.Table.from_pylist([_to_row(e) for e in embeddings], schema=_schema())
+        with self._storing():
+            table = self._open()
+            if table is None:
+                import lancedb
+
+                self._table = lancedb.connect(self.path).create_table(_TABLE, rows)
+            else:
+                table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(
+                    rows
+                )
+
+    def delete(self, name: str) -> None:
+        with self._storing():
+            self._open().delete(f"name = {_quoted(name)}")
+
+    def read(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of these names, or all, by name; without vectors."""
+        return self._rows(names, ["name", "kind", "labels", "provenance", "stored_at"])
+
+    def read_embeddings(self, spec: SpaceSpec, names: Sequence[str] | None = None) -> list[TaskEmbedding]:
+        """The embeddings of these names, or all, by name."""
+        return [_from_row(row, spec) for row in self._rows(names, None)]
+
+    def _rows(self, names: Sequence[str] | None, columns: list[str] | None) -> list[dict[str, Any]]:
+        with self._storing():
+            table = self._open()
+            if table is None:
+                return []
+            query = table.search()
+            if names is not None:
+                query = query.where(f"name IN ({', '.join(map(_quoted, names))})" if names else "false")
+            if columns is not None:
+                query = query.select(columns)
+            rows: list[dict[str, Any]] = query.limit(table.count_rows() + 1).to_arrow().to_pylist()
+        return sorted(rows, key=lambda row: str(row["name"]))
+
+    def _open(self) -> Any:
+        if self._table is None and (self.path / f"{_TABLE}.lance").exists():
+            import lancedb
+
+            self._table = lancedb.connect(self.path).open_table(_TABLE)
+        return self._table
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """LanceDB raises OSError, RuntimeError or ValueError, whatever the disk's trouble was."""
+        with storing(self.path):
+            try:
+                yield
+            except (RuntimeError, ValueError) as error:
+                raise OSError(None, str(error).splitlines()[0][:300]) from error
+
+
+def _quoted(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    matrix = pa.struct([("shape", pa.list_(pa.int32())), ("bytes", pa.large_binary())])
+    text = pa.string()
+    return pa.schema(
+        [
+            ("name", text),
+            ("kind", text),
+            ("labels", pa.list_(text)),
+            ("provenance", text),
+            ("stored_at", text),
+        ]
+        + [(name, matrix) for name in ("left", "right", "replicates")]
+    )
+
+
+def _to_row(e: TaskEmbedding) -> dict[str, Any]:
+    matrices: dict[str, tuple[Any, str]] = {
+        "left": (e.left, "<f4"),
+        "right": (e.right, "<f4"),
+        "replicates": (e.replicates, "<f2"),
+    }
+    return {
+        "name": e.name,
+        "kind": e.kind,
+        "labels": list(e.labels),
+        "provenance": json.dumps(dict(e.provenance), ensure_ascii=False),
+        "stored_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{
+            name: {"shape": list(array.shape), "bytes": np.ascontiguousarray(array, dtype).tobytes()}
+            for name, (array, dtype) in matrices.items()
+        },
+    }
+
+
+def _from_row(row: dict[str, Any], spec: SpaceSpec) -> TaskEmbedding:
+    def array(name: str, dtype: str) -> Any:
+        return np.frombuffer(row[name]["bytes"], dtype=dtype).reshape(row[name]["shape"])
+
+    return TaskEmbedding(
+        name=row["name"],
+        kind=row["kind"],
+        spec=spec,
+        left=array("left", "<f4"),
+        right=array("right", "<f4"),
+        replicates=array("replicates", "<f2"),
+        labels=tuple(row["labels"]),
+        provenance=json.loads(row["provenance"]),
+    )

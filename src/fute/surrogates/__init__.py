@@ -1,0 +1,1 @@
+"""Surrogates Θ_T: the one model through which every dataset and every black box is seen."""

@@ -1,0 +1,75 @@
+"""Frozen features Φ of inputs: computed once per (surrogate, input), kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fute.core.hashing import digest
+from fute.core.keyvalue import KeyValue
+from fute.core.progress import Progress, silent
+from fute.core.types import Floats, Input
+from fute.surrogates.base import Surrogate, mean_pool
+
+_BATCH_CHARACTERS = 16_000  # some 4,000 tokens
+_VERSION = 1
+
+
+class Features:
+    """Features of one surrogate.
+
+    Args:
+        surrogate: whose features.
+        path: where they are kept; None keeps them in memory only.
+    """
+
+    def __init__(self, surrogate: Surrogate, path: Path | None = None) -> None:
+        self.surrogate = surrogate
+        self._store = KeyValue(path) if path is not None else None
+        self._memory: dict[str, Floats] = {}
+
+    def __call__(self, inputs: Sequence[Input], progress: Progress = silent) -> Floats:
+        """Mean-pooled last hidden states, each scaled to length 1: float32 (n, d)."""
+        identity = digest([_VERSION, self.surrogate.digest, self.surrogate.dtype, self.surrogate.max_tokens])
+        keys = [digest([identity, item.key])[:40] for item in inputs]
+        unknown = [key for key in keys if key not in self._memory]
+        if self._store is not None and unknown:
+            stored = self._store.get(unknown)
+            self._memory.update({key: np.frombuffer(value, dtype="<f4") for key, value in stored.items()})
+        missing = {k: item for k, item in zip(keys, inputs, strict=True) if k not in self._memory}
+        done = 0
+        for batch in _batches(missing):
+            rows = self._encode([item for _, item in batch])
+            fresh = {key: row for (key, _), row in zip(batch, rows, strict=True)}
+            self._memory.update(fresh)
+            if self._store is not None:
+                self._store.put({key: row.astype("<f4").tobytes() for key, row in fresh.items()})
+            done += len(batch)
+            progress("features", done, len(missing))
+        return np.stack([self._memory[key] for key in keys])
+
+    def of_texts(self, texts: Sequence[str]) -> Floats:
+        """Features of plain texts, such as label names: float32 (n, d)."""
+        return self([Input(text) for text in texts])
+
+    def _encode(self, inputs: Sequence[Input]) -> Floats:
+        import torch
+
+        tokens = self.surrogate.tokenize(inputs).to(self.surrogate.model.device)
+        with torch.inference_mode():
+            states = self.surrogate.model(**tokens).last_hidden_state
+            pooled = torch.nn.functional.normalize(mean_pool(states, tokens["attention_mask"]), dim=-1)
+        return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+
+
+def _batches(missing: dict[str, Input]) -> list[list[tuple[str, Input]]]:
+    """Inputs of similar length together, so that little is padded."""
+    result: list[list[tuple[str, Input]]] = []
+    for key, item in sorted(missing.items(), key=lambda pair: len(pair[1])):
+        if result and (len(result[-1]) + 1) * len(item) <= _BATCH_CHARACTERS:
+            result[-1].append((key, item))
+        else:
+            result.append([(key, item)])
+    return result

@@ -1,0 +1,98 @@
+"""Prefix tuning for any architecture, through transformers' attention interface.
+
+In every attention layer, trainable `K_p` and `V_p` are put in front of the keys and values:
+`K' = [K_p; K]`, `V' = [V_p; V]`. One attention function does it, whatever the family.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+IMPLEMENTATION = "fute_prefix"
+_PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
+
+
+def _prefix_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attention over `[K_p; K]`, `[V_p; V]`. query, key, value: (B, heads, T, head size)."""
+    prefix = getattr(module, _PREFIX, None)
+    if prefix is not None and prefix[0].shape[1]:
+        batch, length = query.shape[0], prefix[0].shape[1]
+        if attention_mask is None and getattr(module, "is_causal", False) and query.shape[2] > 1:
+            square = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+            attention_mask = square.tril(key.shape[2] - query.shape[2])[None, None]
+        if attention_mask is not None:
+            visible = True if attention_mask.dtype == torch.bool else 0.0
+            attention_mask = nn.functional.pad(attention_mask, (length, 0), value=visible)
+        key = torch.cat([prefix[0].to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
+        value = torch.cat([prefix[1].to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return output, None
+
+
+AttentionInterface.register(IMPLEMENTATION, _prefix_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+class Prefix(nn.Module):
+    """Virtual tokens for every attention layer of a model.
+
+    Args:
+        model: a transformers model; it is switched to the prefix attention for good.
+        num_virtual_tokens: tokens per layer.
+        seed: the start is drawn from it, normal with deviation 0.02, so that equal seeds start alike.
+
+    Attributes:
+        keys, values: (layers, key-value heads, num_virtual_tokens, head size).
+    """
+
+    def __init__(self, model: Any, num_virtual_tokens: int, seed: int) -> None:
+        super().__init__()
+        model.set_attn_implementation(IMPLEMENTATION)
+        self._layers = _attention_layers(model)
+        heads, size = self._layers[0][1]
+        shape = (2, len(self._layers), heads, num_virtual_tokens, size)
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+        self.keys = nn.Parameter(start[0].clone())
+        self.values = nn.Parameter(start[1].clone())
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """While this is open, the model attends to the prefix too."""
+        try:
+            for number, (layer, _) in enumerate(self._layers):
+                layer.__dict__[_PREFIX] = (self.keys[number], self.values[number])
+            yield
+        finally:
+            for layer, _ in self._layers:
+                layer.__dict__.pop(_PREFIX, None)
+
+
+def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int]]]:
+    """The modules that call the attention function, in the order they do, with (heads, head size) of their
+    keys: found by watching one forward pass.
+    """
+    seen: list[tuple[nn.Module, tuple[int, int]]] = []
+
+    def watch(
+        module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        seen.append((module, (key.shape[1], key.shape[3])))
+        return _prefix_attention(module, query, key, *rest, **kwargs)
+
+    AttentionInterface.register(IMPLEMENTATION, watch)
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.ones(1, 2, dtype=torch.long, device=model.device))
+    finally:
+        AttentionInterface.register(IMPLEMENTATION, _prefix_attention)
+    return seen

@@ -1,0 +1,1 @@
+"""Prompt templates and verbalizers: the text side of a prompted LLM."""

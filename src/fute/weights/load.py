@@ -1,0 +1,118 @@
+"""Loading weights with transformers. GGUF files are converted once and kept as safetensors."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fute.core.errors import ModelError
+from fute.core.files import cache_dir, storing
+from fute.core.runtime import DType, require
+from fute.weights.locate import Weights
+
+
+def _quiet_transformers() -> None:
+    """Its bars and warnings would garble our progress; errors still show."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_causal_lm(weights: Weights, dtype: DType) -> Any:
+    """A decoder-only LLM, in evaluation mode, without gradients.
+
+    Raises:
+        ModelError: transformers can't load it; says why.
+        MissingError: torch or transformers isn't installed.
+    """
+    require_local(weights)
+    from transformers import AutoModelForCausalLM
+
+    return _load(weights, dtype, AutoModelForCausalLM)
+
+
+def load_encoder(weights: Weights, dtype: DType) -> Any:
+    """A BERT-family encoder, in evaluation mode, without gradients; raises like `load_causal_lm`."""
+    require_local(weights)
+    from transformers import AutoModel
+
+    return _load(weights, dtype, AutoModel)
+
+
+def load_tokenizer(weights: Weights) -> Any:
+    """The tokenizer that belongs to the weights; writes nothing."""
+    require_local(weights)
+    from transformers import AutoTokenizer
+
+    _quiet_transformers()
+    folder = _converted_folder(weights)
+    if weights.gguf and not folder.is_dir():
+        return AutoTokenizer.from_pretrained(weights.folder, gguf_file=weights.gguf)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def require_local(weights: Weights) -> None:
+    for module in ("torch", "transformers", *(["gguf", "accelerate"] if weights.gguf else [])):
+        require(module, "local", f"loading {weights.id}")
+
+
+def _load(weights: Weights, dtype: DType, auto_class: Any) -> Any:
+    import torch
+
+    _quiet_transformers()
+    try:
+        folder = _converted(weights, auto_class)
+        model = auto_class.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        )
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"transformers can't load {weights.id} from {weights.folder}",
+            found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:300],
+        ) from error
+    model.requires_grad_(False)
+    return model.eval().to(device())
+
+
+def _converted_folder(weights: Weights) -> Path:
+    return cache_dir() / "converted" / weights.digest[:32] if weights.gguf else weights.folder
+
+
+def _converted(weights: Weights, auto_class: Any) -> Path:
+    """The folder with safetensors; a GGUF file is converted to bfloat16 at its first use (some 15 s)."""
+    import torch
+    from transformers import AutoTokenizer, GgufConfig
+
+    target = _converted_folder(weights)
+    if target.is_dir():
+        return target
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
+        try:
+            AutoTokenizer.from_pretrained(weights.folder, gguf_file=weights.gguf).save_pretrained(unfinished)
+            model = auto_class.from_pretrained(
+                weights.folder,
+                gguf_file=weights.gguf,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
+            model.save_pretrained(unfinished)
+            try:
+                unfinished.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was faster: its copy is as good
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return target

