@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,10 @@ class Project:
         return [self._model(m) for m in self.config.models]
 
     def _model(self, m: ModelConfig) -> BlackBox:
-        try:
+        with _named(f"model {m.name}"):
             if m.llm is not None:
-                local = m.llm if ":" in m.llm else str(self.folder / m.llm)
                 return PromptedLLM(
-                    local,
+                    m.llm if ":" in m.llm else str(self.folder / m.llm),
                     str(m.template),
                     dict(m.labels),  # type: ignore[arg-type]
                     name=m.name,
@@ -152,14 +152,7 @@ class Project:
             target = import_object(str(m.python or m.sklearn), self.folder)
             if m.python is not None:
                 return CallableModel(target, labels or [], name=m.name, pair=m.pair)
-            estimator = target if hasattr(target, "predict") and not isinstance(target, type) else target()
-            return SklearnModel(estimator, name=m.name, labels=labels, pair=m.pair)
-        except ConfigError as error:
-            if m.name in error.problem:
-                raise
-            raise ConfigError(
-                f"model {m.name}: {error.problem}", expected=error.expected, found=error.found, fix=error.fix
-            ) from error
+            return SklearnModel(_fitted(target), name=m.name, labels=labels, pair=m.pair)
 
     def plan(self) -> list[PlannedModel]:
         """What `run` would ask the models for. Changes nothing."""
@@ -203,19 +196,23 @@ class Project:
             for m in models
             if m.name not in failures
         ]
-        tasks = {m.name: {"task": m.task} for m in self.config.models if m.task}
+        named = [(d.name, d.task) for d in self.config.datasets] + [
+            (m.name, m.task) for m in self.config.models
+        ]
+        tasks = {name: {"task": task} for name, task in named if task}
         stored = {entry.name: entry.provenance for entry in self.space.entries()}
         embedded, unchanged = [], []
         for number, (name, kind, examples, provenance) in enumerate(work):
             progress("embedding", number, len(work))
-            provenance = {**provenance, **tasks.get(name, {})}
             old = stored.get(name, {})
-            if old.get("content") == self.embedder.content(examples) and provenance.items() <= old.items():
-                unchanged.append(name)
-                continue
+            provenance = {**provenance, **tasks.get(name, {})}
             try:
-                self.space.add(self.embedder.embed(name, kind, examples, provenance, progress))
-                embedded.append(name)
+                if old.get("content") == self.embedder.content(examples):
+                    self._refresh(name, {**old, **provenance}, old)
+                    unchanged.append(name)
+                else:
+                    self.space.add(self.embedder.embed(name, kind, examples, provenance, progress))
+                    embedded.append(name)
             except FuteError as error:
                 failures[name] = error
         progress("embedding", len(work), len(work))
@@ -228,6 +225,11 @@ class Project:
             failures=failures,
             seconds=time.monotonic() - began,
         )
+
+    def _refresh(self, name: str, provenance: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+        """Where only the words about an embedding changed, change only these."""
+        if provenance != old:
+            self.space.add(replace(self.space.get(name), provenance=provenance))
 
     def rank(self, dataset: str) -> Ranking:
         """The models of the space ranked for a dataset of the space.
@@ -281,3 +283,34 @@ class Project:
             write_atomically(
                 self.state / "rates.json", json.dumps({**self._rates(), **fresh}, indent=1) + "\n"
             )
+
+
+@contextmanager
+def _named(who: str) -> Iterator[None]:
+    """Put at the head of an error whose it is, unless it says so itself."""
+    try:
+        yield
+    except FuteError as error:
+        if error.problem.startswith(who):
+            raise
+        raise type(error)(
+            f"{who}: {error.problem}", expected=error.expected, found=error.found, fix=error.fix
+        ) from error
+
+
+def _fitted(target: Any) -> Any:
+    """The estimator that `sklearn: "module:name"` names: an object, or a function that makes one."""
+    if hasattr(target, "predict") and not isinstance(target, type):
+        return target
+    if not callable(target) or isinstance(target, type):
+        raise ConfigError(
+            "`sklearn` names no fitted estimator and no function that makes one", found=f"{target!r:.100}"
+        )
+    try:
+        return target()
+    except FuteError:
+        raise
+    except Exception as error:  # the user's function may raise anything
+        raise ConfigError(
+            "the function that makes the estimator failed", found=f"{type(error).__name__}: {error}"[:300]
+        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fute.cli import show
-from fute.cli.main import _copy_example, _raise_failures, _summary, write_map
+from fute.cli.steps import copy_example, raise_failures, summary, write_map
 from fute.core.config import PROJECT_FILE
 from fute.project import Project
 
@@ -19,7 +19,7 @@ def run_demo(folder: Path) -> None:
     """Make the project unless it is there, run it, print rankings beside true accuracies, draw the map."""
     began = time.monotonic()
     if not (folder / PROJECT_FILE).exists():
-        _copy_example(folder, "demo.yaml", _FILES, force=True)
+        copy_example(folder, "demo.yaml", _FILES, force=True)
     project = Project(folder)
     sizes = (
         f"{len(project.models)} models, {len(project.datasets)} datasets, U of {len(project.corpus)} texts"
@@ -28,7 +28,7 @@ def run_demo(folder: Path) -> None:
     with show.progress() as progress:
         report = project.run(progress)
         truths = {name: project.accuracies(name, progress) for name in project.datasets}
-    show.remark(_summary(report))
+    show.remark(summary(report))
     for name, truth in truths.items():
         show.ranking(project.rank(name), truth)
         click.echo()
@@ -39,4 +39,4 @@ def run_demo(folder: Path) -> None:
     click.echo(
         f"The map: {' and '.join(map(str, maps))}. All of it took {show.duration(time.monotonic() - began)}."
     )
-    _raise_failures(report)
+    raise_failures(report)

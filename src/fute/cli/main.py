@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import click
 
 import fute
 from fute.cli import show
+from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
 from fute.core.config import PROJECT_FILE
-from fute.core.errors import ConfigError, FuteError
-from fute.core.files import storing
-from fute.project import STATE_FOLDER, Project, RunReport
+from fute.core.errors import FuteError
+from fute.project import Project
 
-EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_INTERRUPTED = 130
 
 _project = click.option(
     "--project",
@@ -50,7 +47,7 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(folder: Path, force: bool) -> None:
     """Write a commented fute.yaml with a small example that runs."""
-    _copy_example(folder, "init.yaml", ["reviews.csv", "corpus.jsonl", "mymodels.py"], force)
+    copy_example(folder, "init.yaml", ["reviews.csv", "corpus.jsonl", "mymodels.py"], force)
     show.remark(f"Wrote {folder / PROJECT_FILE}. Next: fute plan, fute run, fute rank reviews, fute map.")
 
 
@@ -97,24 +94,8 @@ def run(folder: Path, as_json: bool) -> None:
     if as_json:
         show.print_json({**vars(report), "failures": {k: str(v) for k, v in report.failures.items()}})
     else:
-        click.echo(_summary(report))
-    _raise_failures(report)
-
-
-def _summary(report: RunReport) -> str:
-    answers = f"{report.asked:,} answers asked for, {report.cached:,} from the cache"
-    embeddings = f"{len(report.embedded)} embeddings made, {len(report.unchanged)} unchanged"
-    return f"{answers}; {embeddings}; {show.duration(report.seconds)}."
-
-
-def _raise_failures(report: RunReport) -> None:
-    for name, count in report.cut.items():
-        show.remark(f"{name}: {count} texts were too long and lost their end (see `max_tokens`)")
-    for name, error in report.failures.items():
-        show.remark(f"error: {name}: {error}")
-    if report.failures:
-        show.remark("The others are done. Correct these and run again: what is labelled is kept.")
-        raise SystemExit(EXIT_WRONG_INPUT)
+        click.echo(summary(report))
+    raise_failures(report)
 
 
 @cli.command(epilog=_example("fute rank reviews --json"))
@@ -156,28 +137,6 @@ def draw_map(out: Path, folder: Path) -> None:
     """Draw the map: what lies close does the same. The ending of --out tells the format."""
     write_map(Project(folder), out)
     click.echo(out)
-
-
-def write_map(project: Project, out: Path) -> None:
-    """Write the map of a project's space as a picture or a page."""
-    from fute.plots.interactive import write_page
-    from fute.plots.points import points
-    from fute.plots.static import write_picture
-
-    writers: dict[str, Any] = {
-        ".html": write_page,
-        ".png": write_picture,
-        ".svg": write_picture,
-        ".pdf": write_picture,
-    }
-    writer = writers.get(out.suffix.lower())
-    if writer is None:
-        raise ConfigError(f"can't draw a map to {out}", expected=f"a name that ends in {', '.join(writers)}")
-    embeddings = project.space.embeddings()
-    if len(embeddings) < 2:
-        raise ConfigError("the space holds fewer than two embeddings", fix="run `fute run` first")
-    spec = project.embedder.spec
-    writer(points(embeddings), out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
 
 
 @cli.group(epilog=_example("fute space ls"))
@@ -290,25 +249,6 @@ def demo(out: Path) -> None:
     from fute.cli.demo import run_demo
 
     run_demo(out)
-
-
-def _copy_example(folder: Path, config: str, files: list[str], force: bool) -> None:
-    source = resources.files("fute.demo")
-    targets = {folder / PROJECT_FILE: config, **{folder / name: name for name in files}}
-    there = [str(path) for path in targets if path.exists()]
-    if there and not force:
-        raise ConfigError(
-            f"{there[0]} is there already",
-            fix="choose another folder, or overwrite the example's files with --force",
-        )
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, name in targets.items():
-            with resources.as_file(source / name) as file:
-                shutil.copyfile(file, path)
-        ignore = folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text(f"{STATE_FOLDER}/\n")
 
 
 def main() -> None:

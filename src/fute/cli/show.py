@@ -27,8 +27,8 @@ def stdout() -> Console:
 
 
 def remark(text: str) -> None:
-    """A line on stderr."""
-    _STDERR.print(Text(text))
+    """A line on stderr, not broken to the terminal's width: paths stay whole."""
+    _STDERR.print(Text(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -5,6 +5,9 @@ Read as YAML 1.2, so that a label called `no` stays the word "no".
 
 from __future__ import annotations
 
+import datetime
+import itertools
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,8 +33,8 @@ def _as_method(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=200)]
-Words = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_as_text)]
+Words = Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
 LabelNames = list[Name] | dict[Name, Name]
 
 
@@ -86,6 +89,7 @@ class DatasetConfig(_Source):
     labels: LabelNames | None = None
     split: str = "train"
     test: float = Field(default=0.0, ge=0.0, lt=1.0)
+    task: str | None = None
 
 
 class ModelConfig(_Section):
@@ -195,11 +199,19 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
-    """The first of pydantic's complaints, in our words, with its line; how many more there are."""
-    first, *others = error.errors()
-    location = first["loc"]
+    """The first of pydantic's complaints, in our words, with its line; how many more there are.
+
+    About a value that may be a list or a mapping there is a complaint for each: the deepest tells most.
+    """
+    complaints: dict[tuple[int | str, ...], Any] = {}
+    for one in error.errors():
+        field = tuple(itertools.takewhile(lambda part: not _is_alternative(part), one["loc"]))
+        if field not in complaints or len(one["loc"]) > len(complaints[field]["loc"]):
+            complaints[field] = one
+    first, *others = complaints.values()
+    location = tuple(part for part in first["loc"] if not _is_alternative(part))
     where = f"{path}, line {_line(document, location)}"
-    keys = [str(part) for part in location if isinstance(part, int | str)]
+    keys = [str(part) for part in location]
     dotted = ".".join(keys) or "the file"
     more = f" ({len(others)} more after this one)" if others else ""
     if first["type"] == "extra_forbidden":
@@ -215,7 +227,13 @@ def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
     return ConfigError(
         f"{where}: `{dotted}`: {first['msg'].removeprefix('Value error, ')}{more}",
         found=None if isinstance(found, dict | BaseModel) else repr(found)[:200],
+        fix='put it in quotes: "true", "2024-01-31"' if isinstance(found, bool | datetime.date) else None,
     )
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of a location is pydantic's name for a type, and nothing that the file says."""
+    return isinstance(part, str) and re.match(r"(list|dict)\[|\[key\]$", part) is not None
 
 
 def _line(document: Any, location: tuple[int | str, ...]) -> int:
@@ -224,7 +242,7 @@ def _line(document: Any, location: tuple[int | str, ...]) -> int:
     line = 1
     for part in location:
         try:
-            position = node.lc.key(part) if isinstance(node, dict) else node.lc.item(part)
+            position = node.lc.key(part) if hasattr(node, "keys") else node.lc.item(part)
             line, node = position[0] + 1, node[part]
         except (AttributeError, KeyError, IndexError, TypeError):
             break

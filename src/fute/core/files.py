@@ -37,7 +37,7 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), "check the path"))
-        raise StorageError(f"can't write {path}: {reason}", found=str(error), fix=fix) from error
+        raise StorageError(f"can't use {path}: {reason}", found=str(error), fix=fix) from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "full" in text or "disk I/O" in text:

@@ -34,9 +34,9 @@ class KeyValue:
         """Those of `keys` that are there, with their values."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, bytes] = {}
-        if not self.path.exists():
-            return found
         with storing(self.path):
+            if not self.path.exists():
+                return found
             db = self._open()
             for start in range(0, len(wanted), _MOST_VARIABLES):
                 part = wanted[start : start + _MOST_VARIABLES]
@@ -61,9 +61,9 @@ class KeyValue:
                 raise
 
     def __len__(self) -> int:
-        if not self.path.exists():
-            return 0
         with storing(self.path):
+            if not self.path.exists():
+                return 0
             return int(self._open().execute("SELECT count(*) FROM item").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:

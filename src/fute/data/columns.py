@@ -78,13 +78,16 @@ def labels_of(
     raw = [_label(values[row], f"{table.origin}, {table.places[row]}", column) for row in rows]
     if column in table.class_names:
         stored = table.class_names[column]
+        for row, value in zip(rows, raw, strict=True):
+            if value == "-1":  # how `datasets` writes "no label"
+                raise _no_label(f"{table.origin}, {table.places[row]}", column, -1)
         raw = [stored[int(value)] if value.isdigit() and int(value) < len(stored) else value for value in raw]
     if wanted is None:
         renames = {value: value for value in sorted(set(raw))}
     elif isinstance(wanted, Mapping):
-        renames = dict(wanted)
+        renames = {str(value): str(name) for value, name in wanted.items()}
     else:
-        renames = {value: value for value in wanted}
+        renames = {str(value): str(value) for value in wanted}
     names = tuple(dict.fromkeys(renames.values()))
     for row, value in zip(rows, raw, strict=True):
         if value not in renames:
@@ -107,12 +110,18 @@ def labels_of(
 
 
 def _label(value: Any, place: str, column: str) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if value is None or isinstance(value, float) or not str(value).strip():
-        raise DataError(
-            f'{place}: the label "{column}" is empty or not a class',
-            found=repr(value),
-            fix="give every row a label, or remove the row",
-        )
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise _no_label(place, column, value)
     return str(value).strip()
+
+
+def _no_label(place: str, column: str, value: Any) -> DataError:
+    return DataError(
+        f'{place}: the label "{column}" is empty or not a class',
+        found=f"{value!r:.80}",
+        fix="give every row one label, or remove the row",
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fute.core.errors import DataError
 from fute.core.types import Examples, Input
 from fute.data.columns import inputs_of, labels_of
 from fute.data.readers import Table, read_file, read_hub, read_object
@@ -43,10 +44,6 @@ class Dataset:
         """The rows as (input, one-hot target) pairs."""
         return Examples(self.inputs, np.eye(len(self.labels), dtype=np.float32)[self.classes], self.labels)
 
-    @property
-    def is_pair(self) -> bool:
-        return self.inputs[0].text_pair is not None
-
     def take(self, rows: NDArray[np.int64]) -> Dataset:
         """The same dataset with some of its rows."""
         return replace(self, inputs=[self.inputs[i] for i in rows], classes=self.classes[rows])
@@ -74,7 +71,14 @@ class Dataset:
         inputs, rows = inputs_of(table, text, text_pair, drop_empty)
         classes, names = labels_of(table, label, rows, labels)
         dataset = cls(name, inputs, classes, names, table.origin)
-        return dataset.take(sample_indices(len(inputs), sample, seed))
+        sampled = dataset.take(sample_indices(len(inputs), sample, seed))
+        if len(np.unique(sampled.classes)) < 2:
+            raise DataError(
+                f'{table.origin}: every row of the sample has the label "{names[sampled.classes[0]]}"',
+                found=f"{len(sampled)} of {len(dataset)} rows",
+                fix="raise `sample`, or choose another `seed`",
+            )
+        return sampled
 
     @classmethod
     def from_file(

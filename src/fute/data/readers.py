@@ -73,23 +73,28 @@ def read_file(path: Path, encoding: str = "utf-8") -> Table:
 
 
 def _text_of(path: Path, encoding: str) -> str:
+    content = path.read_bytes()
     try:
-        codecs.lookup(encoding)
+        if codecs.lookup(encoding).name == "utf-8":
+            content = content.removeprefix(codecs.BOM_UTF8)
+        return content.decode(encoding)
     except LookupError:
         raise DataError(
-            f'{path}: there is no encoding called "{encoding}"', fix="for example utf-8, latin-1"
+            f'{path}: there is no text encoding called "{encoding}"', fix="for example utf-8, latin-1"
         ) from None
-    content = path.read_bytes()
-    name = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
-    try:
-        return content.decode(name)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
             f"{path}, line {line}: not valid {encoding}",
-            found=f"byte 0x{content[error.start]:02x} at offset {error.start}",
+            found=f"byte 0x{content[error.start]:02x}",
             fix="save the file as UTF-8, or say how it is encoded, for example `encoding: latin-1`",
         ) from error
+
+
+def _lines_of(path: Path, encoding: str) -> list[tuple[int, str]]:
+    """The lines that aren't blank, with their numbers. Only line breaks part them, no U+2028."""
+    lines = _text_of(path, encoding).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _from_rows(origin: str, rows: Sequence[dict[str, Any]], places: Sequence[str]) -> Table:
@@ -102,11 +107,12 @@ def _delimited(path: Path, encoding: str, delimiter: str) -> Table:
     reader = csv.reader(io.StringIO(_text_of(path, encoding), newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
     places: list[str] = []
+    start = 1
     try:
-        header = next(reader, [])
+        header = next((row for row in reader if row), [])
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
-            raise DataError(f"{path}: two columns are called {listing(twice)}", fix="rename one of them")
+            raise _same_name(str(path), twice)
         start = reader.line_num + 1
         for row in reader:
             if row:
@@ -120,16 +126,23 @@ def _delimited(path: Path, encoding: str, delimiter: str) -> Table:
                 places.append(f"line {start}")
             start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV", found=str(error)) from error
+        raise DataError(
+            f"{path}, line {start}: not valid CSV",
+            found=str(error),
+            fix='close every "quoted field", and write a quote within it twice',
+        ) from error
     return Table(str(path), {name: [row[i] for row in rows] for i, name in enumerate(header)}, places, {})
 
 
+def _same_name(origin: str, names: Iterable[str]) -> DataError:
+    quoted = listing(f'"{name}"' for name in names)
+    return DataError(f"{origin}: two columns are called {quoted}", fix="rename one of them")
+
+
 def _json_lines(path: Path, encoding: str) -> Table:
-    rows, places = [], []
-    for number, line in enumerate(_text_of(path, encoding).split("\n"), start=1):
-        if line.strip():
-            rows.append(_json_object(path, line, f"line {number}"))
-            places.append(f"line {number}")
+    lines = _lines_of(path, encoding)
+    places = [f"line {number}" for number, _ in lines]
+    rows = [_json_object(path, line, place) for (_, line), place in zip(lines, places, strict=True)]
     return _from_rows(str(path), rows, places)
 
 
@@ -138,7 +151,9 @@ def _json_object(path: Path, text: str, place: str) -> dict[str, Any]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, {place}: not valid JSON", found=f"{error.msg} at column {error.colno}"
+            f"{path}, {place}: not valid JSON",
+            found=f"{error.msg} at column {error.colno}",
+            fix="write one JSON object a line",
         ) from error
     if not isinstance(row, dict):
         raise DataError(f"{path}, {place}: expected a JSON object", found=text[:80])
@@ -174,9 +189,7 @@ def _parquet(path: Path, encoding: str) -> Table:
 
 
 def _text_lines(path: Path, encoding: str) -> Table:
-    lines = [
-        (i, line) for i, line in enumerate(_text_of(path, encoding).split("\n"), start=1) if line.strip()
-    ]
+    lines = _lines_of(path, encoding)
     return Table(str(path), {"text": [line for _, line in lines]}, [f"line {i}" for i, _ in lines], {})
 
 
@@ -197,9 +210,12 @@ def read_object(data: Any, origin: str) -> Table:
         DataError: none of these, or no rows.
     """
     if hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
-        columns = {str(name): data[name].tolist() for name in data.columns}
-        places = [f"row {i + 1}" for i in range(len(data))]
-        table = Table(origin, columns, places, {})
+        if not data.columns.is_unique:
+            raise _same_name(origin, data.columns[data.columns.duplicated()])
+        # pandas has four words for "nothing" (nan, None, NA, NaT); here it is always None
+        plain = data.astype(object).where(data.notna(), None)
+        columns = {str(name): plain[name].tolist() for name in plain.columns}
+        table = Table(origin, columns, [f"row {i + 1}" for i in range(len(data))], {})
     elif hasattr(data, "features") and hasattr(data, "column_names"):  # datasets
         columns = {name: list(data[name]) for name in data.column_names}
         names = {name: list(f.names) for name, f in data.features.items() if hasattr(f, "names")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fute.core.errors import FuteError, StorageError
+from fute.core.errors import FuteError, ModelError, StorageError
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats, Input
 from fute.data.corpus import fit_arity
@@ -32,7 +32,8 @@ class Labelled:
         failures: for each model that did not, why.
         asked: number of answers that were not in the cache.
         cached: number that were.
-        rates: answers per second of each model that was asked; models asked together share the time.
+        rates: answers per second of each model that was asked and answered; models asked together share
+            the time.
     """
 
     inputs: Mapping[str, Sequence[Input]]
@@ -97,13 +98,14 @@ def label(
             _ask(running, batch, cache, failures)
             done += len(batch) * len(batch_jobs)
             progress("labelling", done, total)
-        answers = sum(len(job.missing) for job in group)
-        if answers:
-            rates.update({job.box.name: answers / (time.monotonic() - began) for job in group})
+        seconds = time.monotonic() - began
+        able = [job for job in group if job.missing and job.box.name not in failures]
+        answers = sum(len(job.missing) for job in able)
+        rates.update({job.box.name: answers / seconds for job in able})
     answered = [job for job in jobs if job.box.name not in failures]
     return Labelled(
         inputs={job.box.name: job.inputs for job in answered},
-        predictions={job.box.name: np.stack([job.known[key] for key in job.keys]) for job in answered},
+        predictions={job.box.name: _rows(job) for job in answered},
         failures=failures,
         asked=total,
         cached=sum(len(job.keys) for job in jobs) - total,
@@ -115,6 +117,11 @@ def _job(box: BlackBox, inputs: Sequence[Input], cache: PredictionCache) -> _Job
     fitted = [fit_arity(item, box.is_pair) for item in inputs]
     keys = [cache.key(box.fingerprint, item) for item in fitted]
     return _Job(box, fitted, keys, cache.get(keys))
+
+
+def _rows(job: _Job) -> Floats:
+    rows = [job.known[key] for key in job.keys]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(job.box.labels))
 
 
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
@@ -156,9 +163,9 @@ def _ask(
         checked = [check_predictions(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
     except StorageError:
         raise
-    except FuteError as error:
+    except Exception as error:  # a box of the user's own raises what it likes
         if len(jobs) == 1:
-            failures[boxes[0].name] = error
+            failures[boxes[0].name] = _as_fute_error(error, boxes[0], len(batch))
         for job in jobs if len(jobs) > 1 else []:  # find out which one it was
             _ask([job], batch, cache, failures)
         return
@@ -168,3 +175,13 @@ def _ask(
         job.known.update(own)
         fresh.update(own)
     cache.put(fresh)
+
+
+def _as_fute_error(error: Exception, box: BlackBox, n: int) -> FuteError:
+    if isinstance(error, FuteError):
+        return error
+    failure = ModelError(
+        f"model {box.name} failed on a batch of {n} inputs", found=f"{type(error).__name__}: {error}"
+    )
+    failure.__cause__ = error
+    return failure

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fute.core.errors import ConfigError
+from fute.core.hashing import digest
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Floats
 from fute.methods.base import Embedded, bootstrap_counts
 from fute.surrogates.features import Features
+
+Weights = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,16 @@ class LinearProbe:
     def embed(
         self, examples: Examples, features: Features, seed: int, progress: Progress = silent
     ) -> Embedded:
-        phi = features(examples.inputs, progress).astype(np.float64)
-        targets = examples.probabilities.astype(np.float64)
-        left = ridge(phi, targets, np.ones(len(phi)), self.regularisation)
+        phi = features(examples.inputs, progress)
+        left = ridge(phi, examples.probabilities, np.ones(len(phi)), self.regularisation)
         counts = bootstrap_counts(len(phi), self.replicates, seed)
-        resampled = [ridge(phi, targets, weight, self.regularisation) for weight in counts]
+        # Matrices this small are fastest on one thread, and many times slower where two fight for a core.
+        with threadpool_limits(limits=1, user_api="blas"):
+            grams = _resampled_grams(_Rows(phi), self.replicates, seed, self.regularisation)
+            resampled = [
+                scipy.linalg.cho_solve((gram, True), _moment(phi, examples.probabilities, weights))
+                for gram, weights in zip(grams, counts, strict=True)
+            ]
         return Embedded(
             left=left,
             right=np.ascontiguousarray(features.of_texts(examples.labels).T),
@@ -60,21 +71,53 @@ class LinearProbe:
         )
 
 
-def ridge(phi: np.ndarray, targets: np.ndarray, weights: np.ndarray, regularisation: float) -> Floats:
+def ridge(phi: Floats, targets: Floats, weights: Weights, regularisation: float) -> Floats:
     """`(ΦᵀDΦ/n + λI)⁻¹ ΦᵀD(P − P̄)/n` with D = diag(weights), n = Σ weights and P̄ the weighted mean.
 
     Args:
-        phi: float64 (n, d).
-        targets: float64 (n, C).
+        phi: (n, d).
+        targets: (n, C).
         weights: (n,), how often each row counts.
         regularisation: λ.
 
     Returns:
-        float32 (d, C).
+        float32 (d, C), computed in float64.
     """
-    n = weights.sum()
-    weighted = phi * weights[:, None]
-    gram = weighted.T @ phi / n
+    phi, targets = phi.astype(np.float64), targets.astype(np.float64)
+    gram = _gram(phi, weights, regularisation)
+    solution = scipy.linalg.solve(gram, _moment(phi, targets, weights), assume_a="pos")
+    return np.asarray(solution, dtype=np.float32)
+
+
+def _gram(phi: Floats, weights: Weights, regularisation: float) -> Floats:
+    gram: Floats = (phi * weights[:, None].astype(phi.dtype)).T @ phi / phi.dtype.type(weights.sum())
     gram[np.diag_indices_from(gram)] += regularisation
-    moment = weighted.T @ (targets - weights @ targets / n) / n
-    return np.asarray(scipy.linalg.solve(gram, moment, assume_a="pos"), dtype=np.float32)
+    return gram
+
+
+def _moment(phi: Floats, targets: Floats, weights: Weights) -> Floats:
+    shares = (weights / weights.sum()).astype(phi.dtype)
+    moment: Floats = phi.T @ (shares[:, None] * (targets - shares @ targets))
+    return moment
+
+
+class _Rows:
+    """Rows of features as a key: equal where their contents are."""
+
+    def __init__(self, phi: Floats) -> None:
+        self.phi, self._digest = phi, digest(phi)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rows) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+
+@functools.lru_cache(maxsize=1)
+def _resampled_grams(rows: _Rows, replicates: int, seed: int, regularisation: float) -> list[Floats]:
+    """Cholesky factors (d, d) of each resample's Gram matrix: every model on one U has the same."""
+    return [
+        scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True)
+        for weights in bootstrap_counts(len(rows.phi), replicates, seed)
+    ]

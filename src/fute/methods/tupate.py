@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,9 @@ from fute.surrogates.features import Features
 _POOLS = ("layers", "tokens")
 _CHECK_EVERY = 10  # steps between two looks at the held-out rows
 _PATIENCE = 4  # looks without improvement before stopping
-_HELD_OUT = 0.1
+_HELD_OUT = 0.1  # share of the examples that training never sees
+_MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
+_WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
 _SHARPNESS = 10.0  # scale of the head's start: logits are 10 × cosine of pooled state and label name
 
 
@@ -37,6 +40,7 @@ class TuPaTE:
         steps: most optimiser steps; training stops earlier where held-out rows of the training data say so.
         batch_size: examples per step.
         learning_rate: of AdamW.
+        max_tokens: longer inputs are cut, here more than for features: every step reads its batch twice.
         replicates: bootstrap refits for an interval; each costs as much as the first fit. 0: no interval.
 
     Source: Zhou, Xu & McAuley 2022, aclanthology.org/2022.emnlp-main.334; Li & Liang 2021 (prefix tuning).
@@ -50,12 +54,13 @@ class TuPaTE:
     steps: int = 100
     batch_size: int = 32
     learning_rate: float = 0.01
+    max_tokens: int = 128
     replicates: int = 0
 
     def __post_init__(self) -> None:
         if self.pool not in _POOLS:
             raise ConfigError(f"tupate: `pool` is {self.pool!r}", expected=f"one of {', '.join(_POOLS)}")
-        for option in ("num_virtual_tokens", "steps", "batch_size"):
+        for option in ("num_virtual_tokens", "steps", "batch_size", "max_tokens"):
             if getattr(self, option) < 1:
                 raise ConfigError(f"tupate: `{option}` must be at least 1", found=str(getattr(self, option)))
 
@@ -104,13 +109,11 @@ class _Trainer:
         rows = rng.permutation(np.repeat(np.arange(len(counts)), counts))
         held_out, train = np.split(rows, [max(1, int(_HELD_OUT * len(rows)))])
         train = train if len(train) else rows
-        best_loss, best, best_step, order = np.inf, start, 0, np.empty(0, dtype=np.int64)
+        best_loss, best, best_step = np.inf, start, 0
+        batches = self._batches(train, rng)
         for step in range(1, options.steps + 1):
-            if not len(order):
-                order = rng.permutation(train)
-            batch, order = np.split(order, [min(options.batch_size, len(order))])
             optimiser.zero_grad()
-            loss = self._loss(prefix, head, batch)
+            loss = self._loss(prefix, head, next(batches))
             loss.backward()
             optimiser.step()
             if not np.isfinite(loss.item()):
@@ -121,7 +124,7 @@ class _Trainer:
             progress("tuning", step, options.steps)
             if step % _CHECK_EVERY == 0 or step == options.steps:
                 with torch.no_grad():
-                    current = self._loss(prefix, head, held_out[:256]).item()
+                    current = self._loss(prefix, head, held_out[:_MOST_LOOKED_AT]).item()
                 if current < best_loss:
                     best_loss, best_step = current, step
                     best = [p.detach().clone() for p in (prefix.keys, prefix.values)]
@@ -134,10 +137,24 @@ class _Trainer:
         vector = pooled.reshape(-1, 1).cpu().numpy().astype(np.float32)
         return vector, {"steps": best_step, "held_out_loss": round(best_loss, 4)}
 
+    def _batches(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Batches of texts of similar length, in random order, epoch after epoch."""
+        lengths = np.array([len(item) for item in self.examples.inputs])
+        size = self.options.batch_size
+        while True:
+            order = rng.permutation(rows)
+            for start in range(0, len(order), size * _WINDOW):
+                window = order[start : start + size * _WINDOW]
+                window = window[np.argsort(lengths[window], kind="stable")]
+                cuts = [window[i : i + size] for i in range(0, len(window), size)]
+                for i in rng.permutation(len(cuts)):
+                    yield cuts[i]
+
     def _loss(self, prefix: Any, head: Any, rows: NDArray[np.int64]) -> Any:
         import torch
 
-        tokens = self.surrogate.tokenize([self.examples.inputs[i] for i in rows]).to(self.model.device)
+        inputs = [self.examples.inputs[i] for i in rows]
+        tokens = self.surrogate.tokenize(inputs, self.options.max_tokens).to(self.model.device)
         fast = self.surrogate.dtype == "bfloat16"
         with prefix.attached(), torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=fast):
             states = self.model(**tokens).last_hidden_state

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fute.core.errors import ModelError
+from fute.core.errors import ConfigError, ModelError, listing
 from fute.core.types import Floats, Input
 
 
@@ -53,6 +53,14 @@ class BlackBox(ABC):
     def count_tokens(self, inputs: Sequence[Input]) -> int | None:
         """How many tokens `predict` would read, or None where that has no meaning."""
         return None
+
+
+def check_labels(name: str, labels: Sequence[Any]) -> tuple[str, ...]:
+    """The labels of model `name` as text, or a `ConfigError` unless they are two or more, all different."""
+    names = tuple(map(str, labels))
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise ConfigError(f"model {name} needs at least two different labels", found=listing(names) or "none")
+    return names
 
 
 def check_predictions(box: BlackBox, predictions: Any, n: int) -> Floats:

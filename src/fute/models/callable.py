@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
-from fute.core.hashing import digest
+from fute.core.hashing import digest, digest_object
 from fute.core.types import Floats, Input
-from fute.models.base import BlackBox
+from fute.models.base import BlackBox, check_labels
 
 
 class CallableModel(BlackBox):
@@ -28,7 +29,11 @@ class CallableModel(BlackBox):
         labels: the label names.
         name: by default the function's.
         pair: whether it reads two texts.
-        version: says when answers may have changed. By default the source of the function's module.
+        version: says when answers may have changed. By default the source of the function's module tells,
+            and what the function holds on to: defaults, closures, an object's attributes.
+
+    Raises:
+        ConfigError: fewer than two labels, or one twice.
     """
 
     kind = "python"
@@ -43,20 +48,15 @@ class CallableModel(BlackBox):
         version: str | None = None,
     ) -> None:
         self.function = function
-        self.labels = tuple(labels)
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        self.labels = check_labels(self.name, labels)
         self.is_pair = pair
         self._version = version
-        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
-            raise ConfigError(
-                f"model {self.name} needs at least two different labels", found=listing(self.labels) or "none"
-            )
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        source = self._version or _source_of(self.function, self.name)
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return digest(["callable", 1, name, source, list(self.labels), self.is_pair])
+        made = [self.name, self._version] if self._version else _identity(self.function, self.name)
+        return digest(["callable", 1, made, list(self.labels), self.is_pair])
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -67,6 +67,8 @@ class CallableModel(BlackBox):
         texts: list[Any] = [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
         try:
             answers = self.function(texts)
+            if inspect.isgenerator(answers):
+                answers = list(answers)
         except Exception as error:  # whatever the user's function raises is the user's to see
             frame = traceback.extract_tb(error.__traceback__)[-1]
             raise ModelError(
@@ -83,15 +85,23 @@ def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
     Raises:
         ModelError: another number of answers, or an answer that names no label.
     """
+    # These have a length too, but not of answers: characters, keys, or no order.
+    unlisted = isinstance(answers, str | bytes | Mapping | Set) or hasattr(answers, "columns")
     try:
-        rows = list(answers)
+        rows = [] if unlisted else list(answers)
     except TypeError:
-        rows = []
+        rows, unlisted = [], True
+    if unlisted:
+        raise ModelError(
+            f"model {box.name} answered with a {type(answers).__name__}, not with a list",
+            expected=f"a list of {n} answers, one per input",
+            found=f"{answers!r:.100}",
+        )
     if len(rows) != n:
         raise ModelError(
             f"model {box.name} answered {len(rows)} times to {n} inputs",
             expected="one answer per input",
-            found=f"{type(answers).__name__} of length {len(rows)}",
+            found=f"a {type(answers).__name__} of length {len(rows)}",
             fix="the function takes a list of texts and returns a list of the same length",
         )
     position = {label: i for i, label in enumerate(box.labels)}
@@ -107,11 +117,21 @@ def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
             )
         return position[str(label)]
 
+    def unreadable(row: int) -> ModelError:
+        return ModelError(
+            f"model {box.name}: an answer fute can't read",
+            expected=f"a label, a mapping to probabilities, or {len(box.labels)} probabilities",
+            found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
+        )
+
     result = np.zeros((n, len(box.labels)), dtype=np.float32)
     for i, answer in enumerate(rows):
         if isinstance(answer, Mapping):
             for label, probability in answer.items():
-                result[i, column(label, i)] = probability
+                try:
+                    result[i, column(label, i)] = probability
+                except (TypeError, ValueError):
+                    raise unreadable(i) from None
         elif isinstance(answer, str | int | bool | np.integer):
             result[i, column(answer, i)] = 1.0
         else:
@@ -120,26 +140,40 @@ def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
             except (TypeError, ValueError):
                 values = np.empty(0, dtype=np.float32)
             if values.shape != (len(box.labels),):
-                raise ModelError(
-                    f"model {box.name}: an answer fute can't read",
-                    expected=f"a label, a mapping, or {len(box.labels)} probabilities",
-                    found=f"{answer!r:.100} for input {i + 1} of {n}",
-                )
+                raise unreadable(i)
             result[i] = values
     return result
 
 
-def _source_of(function: Any, name: str) -> str:
-    """The text of the module that defines `function`: helpers and tables beside it count too."""
-    target = function if inspect.isroutine(function) else type(function)
+def _identity(function: Any, name: str) -> list[str]:
+    """The text of the module that defines `function`, since helpers and tables beside it count too, and
+    which function it is with all that it holds on to.
+    """
+    target = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
+    target = target if inspect.isroutine(target) else type(target)
     try:
         file = inspect.getsourcefile(target)
-        return Path(file).read_text(encoding="utf-8") if file else inspect.getsource(target)
+        source = Path(file).read_text(encoding="utf-8") if file else inspect.getsource(target)
     except (OSError, TypeError):
         raise ConfigError(
             f"model {name}: the source of its function can't be found, so fute can't know when it changes",
             fix='pass version="1", and change it when the function changes',
         ) from None
+    try:
+        return [source, digest_object(function)]
+    except Exception as error:  # pickling raises what it likes
+        raise ConfigError(
+            f"model {name}: what its function holds on to can't be hashed",
+            expected="values that fute can compare, to know when they change",
+            found=f"{type(error).__name__}: {error}"[:300],
+            fix='call it from a plain function of a module, or pass version="1" and change it yourself',
+        ) from error
+
+
+# Modules that `import_object` imported: where from, and their text then.
+_IMPORTED: dict[str, tuple[Path, bytes]] = {}
 
 
 def import_object(reference: str, folder: Path) -> Any:
@@ -153,14 +187,16 @@ def import_object(reference: str, folder: Path) -> Any:
         raise ConfigError(
             f'"{reference}" names no object', expected='"module:name", for example "mymodels:vader"'
         )
-    path = str(folder.resolve())
-    sys.path.insert(0, path)
+    path = folder.resolve()
+    own = path / f"{module_name}.py"
+    sys.path.insert(0, str(path))
+    importlib.invalidate_caches()
     try:
-        module = sys.modules.get(module_name)
-        if module is not None and Path(getattr(module, "__file__", None) or "").parent != Path(path):
-            own = Path(path) / f"{module_name}.py"
-            if own.is_file():  # another project's module of the same name was imported before
-                del sys.modules[module_name]
+        if own.is_file():
+            current = (own, own.read_bytes())
+            if _IMPORTED.get(module_name) != current:  # another project's of the same name, or an older text
+                sys.modules.pop(module_name, None)
+                _IMPORTED[module_name] = current
         module = importlib.import_module(module_name)
     except Exception as error:  # a module may raise anything at import
         raise ConfigError(
@@ -169,7 +205,7 @@ def import_object(reference: str, folder: Path) -> Any:
             fix=f"check that {module_name}.py lies in {folder}, and that what it imports is installed",
         ) from error
     finally:
-        sys.path.remove(path)
+        sys.path.remove(str(path))
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(

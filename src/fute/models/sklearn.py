@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-import joblib
 import numpy as np
 
 from fute.core.errors import ConfigError, ModelError, listing
-from fute.core.hashing import digest
+from fute.core.hashing import digest, digest_object
 from fute.core.types import Floats, Input
-from fute.models.base import BlackBox
+from fute.models.base import BlackBox, check_labels
 
 
 class SklearnModel(BlackBox):
@@ -26,7 +26,8 @@ class SklearnModel(BlackBox):
         pair: whether it reads pairs; then it gets a list of `(text, text_pair)`.
 
     Raises:
-        ConfigError: not fitted, no classifier, or another number of labels than classes.
+        ConfigError: not fitted, no classifier, not two or more different labels, or another number of them
+            than classes.
     """
 
     kind = "sklearn"
@@ -43,7 +44,7 @@ class SklearnModel(BlackBox):
                 expected="a fitted scikit-learn classifier or pipeline",
                 fix="call .fit(texts, labels) first",
             ) from None
-        self.labels = tuple(labels) if labels is not None else tuple(str(value) for value in classes)
+        self.labels = check_labels(name, labels if labels is not None else classes)
         if len(self.labels) != len(classes):
             raise ConfigError(
                 f"model {name}: {len(self.labels)} labels for {len(classes)} classes",
@@ -51,9 +52,17 @@ class SklearnModel(BlackBox):
                 found=listing(self.labels),
             )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return digest(["sklearn", 1, joblib.hash(self.estimator), list(self.labels), self.is_pair])
+        try:
+            fitted = digest_object(self.estimator)
+        except Exception as error:  # pickling raises what it likes
+            raise ConfigError(
+                f"model {self.name}: a {type(self.estimator).__name__} that can't be pickled",
+                found=f"{type(error).__name__}: {error}"[:300],
+                fix="leave out what belongs to one process, such as locks and open files",
+            ) from error
+        return digest(["sklearn", 1, fitted, list(self.labels), self.is_pair])
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -36,16 +36,17 @@ class Point:
 def points(embeddings: Sequence[TaskEmbedding]) -> list[Point]:
     """The embeddings laid out in two dimensions."""
     places = layout(embeddings)
+    kinds = [str(e.provenance.get("model_kind")) if e.kind == "model" else "dataset" for e in embeddings]
     return [
         Point(
             name=e.name,
             x=float(x),
             y=float(y),
             task=str(e.provenance.get("task", "")),
-            kind="dataset" if e.kind == "dataset" else str(e.provenance.get("model_kind", "python")),
+            kind=kind if kind in SHAPES else "python",  # a BlackBox of the user's own
             details=_details(e),
         )
-        for e, (x, y) in zip(embeddings, places, strict=True)
+        for e, kind, (x, y) in zip(embeddings, kinds, places, strict=True)
     ]
 
 

@@ -15,18 +15,19 @@ from fute.plots.points import SHAPES, Point, colours_of
 def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
     """Write the map to `path`; its ending (.png, .svg, .pdf) tells the format."""
     require("matplotlib", "plot", "the map")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)  # measures texts; the file's own format is drawn by savefig
     axes = figure.add_subplot()
     colours = colours_of(all_points)
     for point in all_points:
-        marker, size = SHAPES[point.kind][1], 260 if point.kind == "dataset" else 80
         axes.scatter(
             point.x,
             point.y,
-            marker=marker,
-            s=size,
+            marker=SHAPES[point.kind][1],
+            s=_diameter(point) ** 2,
             c=colours[point.task],
             edgecolors="white",
             linewidths=0.8,
@@ -36,7 +37,7 @@ def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
     figure.draw_without_rendering()
     _label(axes, all_points)
     _legends(axes, all_points, colours)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(_verbatim(title), loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
@@ -46,8 +47,18 @@ def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def _diameter(point: Point) -> float:
+    """Of its marker, in points."""
+    return 16.0 if point.kind == "dataset" else 9.0
+
+
 def _no_date(path: Path) -> dict[str, None] | None:
     return {"Date": None} if path.suffix.lower() == ".svg" else None
+
+
+def _verbatim(text: str) -> str:
+    """Text that matplotlib doesn't take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _spread_limits(axes: Any, all_points: Sequence[Point]) -> None:
@@ -66,13 +77,14 @@ def _label(axes: Any, all_points: Sequence[Point]) -> None:
     taken = []
     for point in all_points:
         x, y = transform.transform((point.x, point.y))
-        taken.append((x - 7, y - 7, x + 7, y + 7))
+        radius = _diameter(point) / 2 * axes.figure.dpi / 72
+        taken.append((x - radius, y - radius, x + radius, y + radius))
     frame = axes.get_window_extent(renderer)
     for point in sorted(all_points, key=lambda p: (p.kind != "dataset", p.x)):
         best = None
         for dx, dy, ha, va in _OFFSETS:
             text = axes.annotate(
-                point.name,
+                _verbatim(point.name),
                 (point.x, point.y),
                 (dx, dy),
                 textcoords="offset points",
@@ -101,7 +113,7 @@ def _label(axes: Any, all_points: Sequence[Point]) -> None:
 
 _OFFSETS = tuple(
     (reach * dx, reach * dy, ha, va)
-    for reach in (6, 12, 20, 30)
+    for reach in (8, 14, 22, 32)
     for dx, dy, ha, va in (
         (1, 0, "left", "center"),
         (-1, 0, "right", "center"),
@@ -124,7 +136,7 @@ def _legends(axes: Any, all_points: Sequence[Point], colours: dict[str, str]) ->
     from matplotlib.lines import Line2D
 
     def handle(label: str, marker: str, colour: str) -> Any:
-        return Line2D([], [], linestyle="", marker=marker, color=colour, label=label, markersize=8)
+        return Line2D([], [], linestyle="", marker=marker, color=colour, label=_verbatim(label), markersize=8)
 
     tasks = [handle(task, "o", colour) for task, colour in colours.items()]
     kinds = [
@@ -133,6 +145,5 @@ def _legends(axes: Any, all_points: Sequence[Point], colours: dict[str, str]) ->
         if any(point.kind == kind for point in all_points)
     ]
     style: dict[str, Any] = {"frameon": False, "fontsize": 8, "title_fontsize": 8, "alignment": "left"}
-    first = axes.legend(handles=tasks, title="task", loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
-    axes.add_artist(first)
-    axes.legend(handles=kinds, title="kind", loc="lower left", bbox_to_anchor=(1.0, 0.0), **style)
+    axes.figure.legend(handles=tasks, title="task", loc="outside right upper", **style)
+    axes.figure.legend(handles=kinds, title="kind", loc="outside right lower", **style)

@@ -68,4 +68,4 @@ def _batched_inner(left_a: Doubles, left_b: Doubles, a: TaskEmbedding, b: TaskEm
 def _normalised(inner: Doubles, square_a: Doubles, square_b: Doubles) -> Doubles:
     scale = np.sqrt(np.maximum(square_a, 0) * np.maximum(square_b, 0))
     result: Doubles = np.divide(inner, scale, out=np.zeros_like(scale), where=scale > 0)
-    return result
+    return np.clip(result, -1, 1)  # rounding can lead past them

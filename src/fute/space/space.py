@@ -79,7 +79,7 @@ class Space:
         ]
 
     def __len__(self) -> int:
-        return len(self._store.read())
+        return self._store.count()
 
     def __contains__(self, name: str) -> bool:
         return bool(self._store.read([name]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ class Store:
         Raises:
             SpaceError: written by another version of the format, or damaged.
         """
-        file = self.path / _SPEC_FILE
-        if not file.is_file():
+        if not self.count():
             return None
+        file = self.path / _SPEC_FILE
+        with storing(file):
+            data = file.read_bytes()
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(data.decode("utf-8"))
             if content["format"] != _FORMAT:
                 raise SpaceError(
                     f"{file} has format {content['format']}",
@@ -49,7 +52,7 @@ class Store:
                     fix="read it with the version of fute that wrote it, or run `fute run` for a new space",
                 )
             return SpaceSpec(**content["spec"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise SpaceError(
                 f"{file} is damaged", found=str(error), fix="move the folder away and run again"
             ) from error
@@ -72,19 +75,19 @@ class Store:
 
         rows = pa.Table.from_pylist([_to_row(e) for e in embeddings], schema=_schema())
         with self._storing():
-            table = self._open()
-            if table is None:
-                import lancedb
-
-                self._table = lancedb.connect(self.path).create_table(_TABLE, rows)
-            else:
-                table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(
-                    rows
-                )
+            if self._open() is None:  # another process may make it at this moment too
+                self._table = self._connect().create_table(_TABLE, schema=_schema(), exist_ok=True)
+            merge = self._table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(rows)
 
     def delete(self, name: str) -> None:
         with self._storing():
             self._open().delete(f"name = {_quoted(name)}")
+
+    def count(self) -> int:
+        with self._storing():
+            table = self._open()
+            return int(table.count_rows()) if table is not None else 0
 
     def read(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The rows of these names, or all, by name; without vectors."""
@@ -108,11 +111,23 @@ class Store:
         return sorted(rows, key=lambda row: str(row["name"]))
 
     def _open(self) -> Any:
-        if self._table is None and (self.path / f"{_TABLE}.lance").exists():
-            import lancedb
-
-            self._table = lancedb.connect(self.path).open_table(_TABLE)
+        if self._table is None and self._finished():
+            self._table = self._connect().open_table(_TABLE)
         return self._table
+
+    def _finished(self) -> bool:
+        """Whether there is a table: a full disk or `kill -9` can leave the folder of one without a version."""
+        try:
+            versions = list((self.path / f"{_TABLE}.lance" / "_versions").iterdir())
+        except FileNotFoundError:
+            return False
+        return any(file.suffix == ".manifest" for file in versions)
+
+    def _connect(self) -> Any:
+        import lancedb
+
+        # 0: what another process adds or removes is seen at once.
+        return lancedb.connect(self.path, read_consistency_interval=timedelta(0))
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
@@ -121,7 +136,9 @@ class Store:
             try:
                 yield
             except (RuntimeError, ValueError) as error:
-                raise OSError(None, str(error).splitlines()[0][:300]) from error
+                text = str(error).splitlines()[0][:300]
+                number = re.search(r"os error (\d+)", str(error))
+                raise OSError(int(number[1]) if number else None, text) from error
 
 
 def _quoted(name: str) -> str:
@@ -133,9 +150,11 @@ def _schema() -> Any:
 
     matrix = pa.struct([("shape", pa.list_(pa.int32())), ("bytes", pa.large_binary())])
     text = pa.string()
+    # As a key, so that two processes which add one name at once don't leave two rows of it.
+    key = {"lance-schema:unenforced-primary-key": "true"}
     return pa.schema(
         [
-            ("name", text),
+            pa.field("name", text, nullable=False, metadata=key),
             ("kind", text),
             ("labels", pa.list_(text)),
             ("provenance", text),

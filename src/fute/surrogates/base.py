@@ -64,14 +64,14 @@ class Surrogate:
         """The encoder that features come from, in `dtype`."""
         return self.load(self.dtype)
 
-    def tokenize(self, inputs: Sequence[Input]) -> Any:
+    def tokenize(self, inputs: Sequence[Input], max_tokens: int | None = None) -> Any:
         """Padded `input_ids` and `attention_mask`, int64 (n, longest), as torch tensors."""
         pairs = [item.text_pair for item in inputs]
         return self.tokenizer(
             [item.text for item in inputs],
             pairs if any(pair is not None for pair in pairs) else None,
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=min(max_tokens or self.max_tokens, self.max_tokens),
             padding=True,
             return_tensors="pt",
         )

@@ -58,4 +58,12 @@ class PromptTemplate:
         return "text_pair" in self._used  # type: ignore[attr-defined]
 
     def render(self, item: Input) -> str:
-        return self._compiled.render(text=item.text, text_pair=item.text_pair or "")
+        """The prompt. Raises ConfigError where the template asks for what a text doesn't have or allow."""
+        try:
+            return self._compiled.render(text=item.text, text_pair=item.text_pair or "")
+        except Exception as error:  # whatever an expression in a template can raise
+            raise ConfigError(
+                f"the template can't be filled in: {error}",
+                found=self.source,
+                fix="{{ text }} is a plain string; its attributes with underscores are out of reach",
+            ) from error

@@ -15,7 +15,7 @@ class Verbalizer:
     """Each label's words, spacing included: `" good"` and `"good"` are different words to an LLM.
 
     Raises:
-        ConfigError: fewer than two labels, an empty word, or a word that stands for two labels.
+        ConfigError: fewer than two labels, an empty word, a word twice, or one that stands for two labels.
     """
 
     words: Mapping[str, tuple[str, ...]]
@@ -33,6 +33,8 @@ class Verbalizer:
                 raise ConfigError(
                     f'the label "{label}" has no word, or an empty one', found=repr(list(words))
                 )
+            if len(set(words)) < len(words):
+                raise ConfigError(f'the label "{label}" has a word twice', found=repr(list(words)))
             for word in words:
                 if owner.setdefault(word, label) != label:
                     raise ConfigError(

@@ -1,0 +1,44 @@
+"""`python -m benchmarks NAME` prints one JSON line last; `--list` lists the names."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+
+from benchmarks.figure import Figure
+
+# name → (module, what it measures)
+FIGURES = {
+    "import-time": ("benchmarks.import_time", "seconds of `import fute`"),
+    "label-plain": (
+        "benchmarks.label_plain",
+        "prompt tokens per second, one prompt on SmolLM2, 1,000 short texts",
+    ),
+    "demo-first": ("benchmarks.demo", "seconds of a first `fute demo`, weights not yet converted"),
+    "demo-again": ("benchmarks.demo", "seconds of a second `fute demo`"),
+    "demo-memory": ("benchmarks.demo", "GiB of memory that `fute demo` needs at its peak"),
+    "prompts-sentiment": (
+        "benchmarks.prompts_sentiment",
+        "mean performance rate of fute's prompt for rotten_tomatoes, sst2 and imdb (needs FUTE_DATA)",
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=FIGURES)
+    parser.add_argument("--list", action="store_true", help="list the names")
+    arguments = parser.parse_args()
+    if arguments.list or arguments.name is None:
+        for name, (_, what) in FIGURES.items():
+            print(f"{name:<20} {what}")
+        return 0
+    figure: Figure = importlib.import_module(FIGURES[arguments.name][0]).measure(arguments.name)
+    print(json.dumps(figure.as_dict()))
+    return 0 if figure.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

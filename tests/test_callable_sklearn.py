@@ -1,0 +1,455 @@
+"""Python functions and scikit-learn estimators as black boxes: answers, mistakes, fingerprints, imports."""
+
+import functools
+import re
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
+
+from fute import CallableModel, Input, SklearnModel
+from fute.core.errors import ConfigError, ModelError
+from fute.core.hashing import digest_object
+from fute.models.base import check_predictions
+from fute.models.callable import import_object
+from tests.helpers import refused, write
+
+LABELS = ["negative", "positive"]
+INPUTS = [Input("a fine day"), Input("rain"), Input("fine again")]
+
+
+def answering(answers, labels=LABELS):
+    return CallableModel(lambda texts: answers, labels, name="fixed")
+
+
+def checked(model, inputs=INPUTS):
+    return check_predictions(model, model.predict(inputs), len(inputs)).tolist()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["positive", "negative", "positive"],
+        ("positive", "negative", "positive"),
+        np.array(["positive", "negative", "positive"]),
+        pd.Series(["positive", "negative", "positive"], index=[7, 8, 9]),
+        [{"positive": 1}, {"negative": 1.0}, {"negative": 0, "positive": 1}],
+        [[0, 1], [1, 0], [0, 1]],
+        [(0.0, 1.0), np.array([1.0, 0.0]), [0, 1]],
+        np.array([[0, 1], [1, 0], [0, 1]]),
+    ],
+    ids=["list", "tuple", "array", "series", "mappings", "rows", "mixed rows", "matrix"],
+)
+def test_an_answer_may_have_many_shapes(answers):
+    assert checked(answering(answers)) == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_probabilities_stand_in_the_columns_of_their_labels():
+    answers = [{"positive": 0.75, "negative": 0.25}, [0.5, 0.5], {"negative": 1}]
+    assert checked(answering(answers)) == [[0.25, 0.75], [0.5, 0.5], [1, 0]]
+    assert checked(answering(answers, LABELS[::-1])) == [[0.75, 0.25], [0.5, 0.5], [0, 1]]
+
+
+@pytest.mark.parametrize("answers", [[0, 1, 0], np.array([0, 1, 0]), [False, True, False]])
+def test_labels_may_be_numbers_and_truth_values(answers):
+    labels = ["False", "True"] if isinstance(answers[0], bool) else [0, 1]
+    model = answering(answers, labels)
+    assert model.labels == tuple(map(str, labels))
+    assert checked(model) == [[1, 0], [0, 1], [1, 0]]
+
+
+def test_a_generator_answers_too():
+    def lazy(texts):
+        for text in texts:
+            yield "positive" if "fine" in text else "negative"
+
+    assert checked(CallableModel(lazy, LABELS)) == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_a_model_of_pairs_gets_both_texts():
+    def same(pairs):
+        return ["positive" if text == other else "negative" for text, other in pairs]
+
+    model = CallableModel(same, LABELS, pair=True)
+    assert checked(model, [Input("a", "a"), Input("a", "b")]) == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (["positive"], ["answered 1 times to 3 inputs", "one answer per input", "a list of length 1"]),
+        (["positive"] * 4, ["answered 4 times to 3 inputs"]),
+        ([], ["answered 0 times to 3 inputs"]),
+        (None, ["a NoneType, not with a list", "a list of 3 answers"]),
+        (0.5, ["a float, not with a list"]),
+        ("pos", ["a str, not with a list"]),
+        ({"positive": 1, "negative": 0, "other": 0}, ["a dict, not with a list"]),
+        ({"positive", "negative", "other"}, ["a set, not with a list"]),
+        (pd.DataFrame([[0, 1, 0]] * 3), ["a DataFrame, not with a list"]),
+        (
+            ["positive", "negativ", "positive"],
+            ['"negativ", which is none of its labels', 'Did you mean "negative"?', "for input 2 of 3"],
+        ),
+        ([{"positive": 1}, {"good": 1}, {}], ['"good"', "'good': 1", "for input 2 of 3", "or `labels`"]),
+        ([1, 0, 1], ['"1", which is none of its labels', "one of negative, positive"]),
+        ([[0, 1], [0, 0, 1], [1, 0]], ["an answer fute can't read", "2 probabilities", "input 2 of 3"]),
+        ([[0, 1], 0.5, [1, 0]], ["an answer fute can't read", "0.5 for input 2 of 3"]),
+        ([{"positive": "very"}] * 3, ["an answer fute can't read", "'very'", "for input 1 of 3"]),
+        ([[0, 1], [float("nan"), 1], [1, 0]], ["NaN or infinity", "for input 2 of 3"]),
+        ([[0, 1], [1, 0], [0, float("inf")]], ["NaN or infinity", "for input 3 of 3"]),
+        ([{"positive": None}] * 3, ["NaN or infinity"]),
+        ([[0, 1], [-0.5, 1.5], [1, 0]], ["a negative probability", "[-0.5, 1.5] for input 2 of 3"]),
+        ([[0, 1], [1, 0], [0.5, 0.4]], ["don't sum to 1", "for input 3 of 3"]),
+        ([{"positive": 1}, {}, {"positive": 1}], ["don't sum to 1", "[0.0, 0.0] for input 2 of 3"]),
+    ],
+)
+def test_a_wrong_answer_is_refused(answers, words):
+    with refused(ModelError, "model fixed", *words):
+        checked(answering(answers))
+
+
+def test_a_function_that_raises_is_shown_with_file_and_line(tmp_path):
+    write(tmp_path / "raising.py", "def rule(texts):\n    first = texts[0]\n    return first.nonsense\n")
+    model = CallableModel(import_object("raising:rule", tmp_path), LABELS)
+    with refused(
+        ModelError, "model rule failed on a batch of 3", "AttributeError", "nonsense", "raising.py, line 3"
+    ):
+        model.predict(INPUTS)
+
+
+def test_a_generator_that_raises_midway_is_shown_too():
+    def lazy(texts):
+        yield "positive"
+        raise RuntimeError("out of luck")
+
+    with refused(ModelError, "model lazy failed", "RuntimeError: out of luck", "test_callable_sklearn.py"):
+        CallableModel(lazy, LABELS).predict(INPUTS)
+
+
+@pytest.mark.parametrize("labels", [[], ["one"], ["one", "one"], [1, "1"]])
+def test_a_model_needs_two_different_labels(labels):
+    with refused(ConfigError, "model fixed needs at least two different labels"):
+        answering([], labels)
+
+
+MODULE = """\
+import functools
+
+LIMIT = 3
+
+def rule(texts):
+    return ["positive" if len(text) > LIMIT else "negative" for text in texts]
+
+def other(texts, limit=2):
+    return rule(texts)
+
+def above(limit):
+    def decide(texts):
+        return ["positive" if len(text) > limit else "negative" for text in texts]
+    return decide
+
+class Above:
+    def __init__(self, limit):
+        self.limit = limit
+    def __call__(self, texts):
+        return above(self.limit)(texts)
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(texts):
+        return function(texts)
+    return wrapper
+
+@logged
+def decorated(texts):
+    return rule(texts)
+
+@functools.lru_cache
+def remembered(texts):
+    return rule(texts)
+
+above_2, above_3 = above(2), above(3)
+object_2, object_3 = Above(2), Above(3)
+part_2, part_3 = functools.partial(other, limit=2), functools.partial(other, limit=3)
+part_of_rule = functools.partial(rule)
+bound_2, bound_3 = object_2.__call__, object_3.__call__
+one, two = (lambda texts: ["positive"] * len(texts)), (lambda texts: ["negative"] * len(texts))
+"""
+FUNCTIONS = ["rule", "other", "decorated", "remembered", "above_2", "above_3", "object_2", "object_3"]
+FUNCTIONS += ["part_2", "part_3", "part_of_rule", "bound_2", "bound_3", "one", "two"]
+
+
+def fingerprints(folder, names=FUNCTIONS):
+    return {name: CallableModel(import_object(f"rules:{name}", folder), LABELS).fingerprint for name in names}
+
+
+def elsewhere(code, *arguments):
+    """What another Python process prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+
+
+def test_no_two_functions_of_a_module_share_a_fingerprint(tmp_path):
+    write(tmp_path / "rules.py", MODULE)
+    assert len(set(fingerprints(tmp_path).values())) == len(FUNCTIONS)
+
+
+def test_a_fingerprint_is_the_same_in_another_process_and_another_folder(tmp_path):
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "rules.py", MODULE)
+    code = (
+        "import sys; from pathlib import Path; from fute import CallableModel\n"
+        "from fute.models.callable import import_object\n"
+        "for name in sys.argv[2:]:\n"
+        "    function = import_object('rules:' + name, Path(sys.argv[1]))\n"
+        "    print(CallableModel(function, ['negative', 'positive']).fingerprint)"
+    )
+    assert elsewhere(code, tmp_path / "b", *FUNCTIONS) == list(fingerprints(tmp_path / "a").values())
+
+
+def test_a_fingerprint_changes_with_the_modules_source_and_comes_back_with_it(tmp_path):
+    write(tmp_path / "rules.py", MODULE)
+    before = fingerprints(tmp_path)
+    write(tmp_path / "rules.py", MODULE.replace("LIMIT = 3", "LIMIT = 30"))
+    changed = fingerprints(tmp_path)
+    write(tmp_path / "rules.py", MODULE)
+    assert all(before[name] != changed[name] for name in FUNCTIONS)
+    assert fingerprints(tmp_path) == before
+
+
+def test_a_fingerprint_counts_labels_and_pairs_but_not_the_name():
+    def rule(texts):
+        return texts
+
+    made = CallableModel(rule, LABELS)
+    assert made.fingerprint == CallableModel(rule, LABELS, name="another").fingerprint
+    assert made.fingerprint != CallableModel(rule, LABELS[::-1]).fingerprint
+    assert made.fingerprint != CallableModel(rule, LABELS, pair=True).fingerprint
+
+
+def test_a_function_without_source_needs_a_version():
+    built = eval("lambda texts: ['positive' for text in texts]")
+    with refused(ConfigError, "model mystery: the source", 'version="1"'):
+        _ = CallableModel(built, LABELS, name="mystery").fingerprint
+    one, same, two = (CallableModel(built, LABELS, version=v).fingerprint for v in ("1", "1", "2"))
+    assert one == same
+    assert one != two
+
+
+def test_a_function_that_holds_a_lock_needs_a_version():
+    def locked(texts, lock=threading.Lock()):  # noqa: B008
+        return ["positive"] * len(texts)
+
+    with refused(ConfigError, "model locked", "can't be hashed", "_thread.lock", 'version="1"'):
+        _ = CallableModel(locked, LABELS).fingerprint
+    assert CallableModel(locked, LABELS, version="1").fingerprint
+
+
+def test_a_function_may_hold_itself_and_a_module():
+    def make(word):
+        def again(texts):
+            return [word] if len(texts) == 1 else [*again(texts[:1]), *again(texts[1:]), np.pi][:-1]
+
+        return again
+
+    made = [CallableModel(make(word), LABELS).fingerprint for word in ("positive", "positive", "negative")]
+    assert made[0] == made[1] != made[2]
+
+
+def test_two_projects_with_a_module_of_one_name_do_not_mix(tmp_path):
+    for word in LABELS:
+        write(tmp_path / word / "rules.py", f"def rule(texts):\n    return [{word!r} for text in texts]\n")
+    for word in (*LABELS, *LABELS):
+        assert import_object("rules:rule", tmp_path / word)(["x"]) == [word]
+
+
+def test_a_module_that_changed_is_imported_again_and_one_that_did_not_is_not(tmp_path):
+    source = "def rule(texts):\n    return ['{}' for text in texts]\n"
+    write(tmp_path / "rules.py", source.format("first"))
+    first = import_object("rules:rule", tmp_path)
+    assert import_object("rules:rule", tmp_path) is first
+    write(tmp_path / "rules.py", source.format("second"))
+    assert import_object("rules:rule", tmp_path)(["x"]) == ["second"]
+
+
+def test_what_is_installed_can_be_named_and_the_search_path_is_left_alone(tmp_path):
+    before = list(sys.path)
+    assert import_object("functools:partial", tmp_path) is functools.partial
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("rules", ['"rules" names no object', "module:name"]),
+        ("rules:", ["names no object"]),
+        (":rule", ["names no object"]),
+        ("no_such_rules:rule", ['"no_such_rules"', "ModuleNotFoundError", "no_such_rules.py lies in"]),
+        ("broken:rule", ['"broken"', "SyntaxError"]),
+        ("raises:rule", ['"raises"', "ZeroDivisionError: division by zero", "what it imports is installed"]),
+        ("rules:rul", ['"rules" has no "rul"', 'Did you mean "rule"?', "rule, other"]),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_explained(tmp_path, reference, words):
+    write(tmp_path / "rules.py", "def rule(texts): ...\ndef other(texts): ...\n")
+    write(tmp_path / "broken.py", "def rule(texts:\n")
+    write(tmp_path / "raises.py", "1 / 0\n")
+    with refused(ConfigError, *words):
+        import_object(reference, tmp_path)
+
+
+def test_a_module_that_failed_can_be_corrected(tmp_path):
+    write(tmp_path / "mended.py", "1 / 0\n")
+    with refused(ConfigError, "ZeroDivisionError"):
+        import_object("mended:rule", tmp_path)
+    write(tmp_path / "mended.py", "def rule(texts): return list(texts)\n")
+    assert import_object("mended:rule", tmp_path)(["x"]) == ["x"]
+
+
+def circle(value):
+    ring = [value]
+    ring.append(ring)
+    return ring
+
+
+SHARED = ["a"]
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2, "b": 1}),
+        ({0, 8}, {8, 0}, {0, 9}),  # 0 and 8 collide, so these two sets differ in order
+        ([SHARED, SHARED], [["a"], ["a"]], ["a", ["a"]]),
+        ([1, 2], [1, 2], [2, 1]),
+        (1, 1, 1.0),
+        ("1", "1", b"1"),
+        ([["a"], "b"], [["a"], "b"], ["a", ["b"]]),
+        (np.eye(2), np.eye(2), np.eye(2, dtype=np.float32)),
+        (np.ones((2, 3)), np.ones((3, 2)).T, np.ones((3, 2))),
+        (np.array(["a", None]), np.array(["a", None]), np.array(["b", None])),
+        (circle(1), circle(1), circle(2)),
+        (re.compile("a"), re.compile("a"), re.compile("b")),
+        (iter([1, 2]), iter([1, 2]), iter([1, 3])),
+        (np, np, re),
+    ],
+)
+def test_objects_are_compared_by_what_they_know(one, same, other):
+    assert digest_object(one) == digest_object(same)
+    assert digest_object(one) != digest_object(other)
+
+
+TEXTS = ["good film", "bad film", "good book", "bad book", "good", "bad"]
+CLASSES = ["pos", "neg"] * 3
+ASKED = [Input("a good day"), Input("bad weather")]
+
+
+def fitted(classifier, classes=CLASSES):
+    return make_pipeline(TfidfVectorizer(), classifier).fit(TEXTS, classes)
+
+
+def test_an_estimator_with_probabilities_gives_them_in_the_order_of_its_classes():
+    pipeline = fitted(LogisticRegression())
+    model = SklearnModel(pipeline, name="logistic")
+    assert model.labels == ("neg", "pos")
+    rows = np.array(checked(model, ASKED))
+    assert rows == pytest.approx(pipeline.predict_proba(["a good day", "bad weather"]))
+    assert rows[0, 1] > 0.5 > rows[1, 1]
+
+
+def test_an_estimator_without_probabilities_gives_hard_labels():
+    model = SklearnModel(fitted(LinearSVC()), name="svm")
+    assert model.predict(ASKED).dtype == np.float32
+    assert checked(model, ASKED) == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("classes", [[1, 0] * 3, [True, False] * 3])
+def test_classes_that_are_no_text_become_text(classes):
+    model = SklearnModel(fitted(LinearSVC(), classes), name="svm")
+    assert model.labels == tuple(str(c) for c in sorted(set(classes)))
+    assert checked(model, ASKED) == [[0, 1], [1, 0]]
+
+
+def test_labels_rename_classes_in_their_order():
+    model = SklearnModel(fitted(LinearSVC()), name="svm", labels=["negative", "positive"])
+    assert model.labels == ("negative", "positive")
+    assert checked(model, ASKED) == [[0, 1], [1, 0]]
+
+
+def test_an_estimator_of_pairs_gets_both_texts():
+    joined = FunctionTransformer(lambda pairs: [f"{text} {other}" for text, other in pairs])
+    pipeline = make_pipeline(joined, CountVectorizer(), LinearSVC())
+    pipeline.fit([(text, "film") for text in TEXTS], CLASSES)
+    model = SklearnModel(pipeline, name="pairs", pair=True)
+    assert checked(model, [Input("a", "good"), Input("a", "bad")]) == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "words"),
+    [
+        (lambda: make_pipeline(TfidfVectorizer(), LinearSVC()), None, ["without `classes_`", ".fit("]),
+        (lambda: fitted(Ridge(), [0, 1] * 3), None, ["without `classes_`", "classifier"]),
+        (lambda: "a path", None, ["a str without `classes_`"]),
+        (lambda: fitted(LinearSVC()), ["a", "b", "c"], ["3 labels for 2 classes", "neg, pos, in this order"]),
+        (lambda: fitted(LinearSVC()), ["same", "same"], ["at least two different labels"]),
+    ],
+)
+def test_what_is_no_fitted_classifier_is_refused(make, labels, words):
+    with refused(ConfigError, "model svm", *words):
+        SklearnModel(make(), name="svm", labels=labels)
+
+
+def test_an_estimator_without_its_vectoriser_says_so():
+    bare = LogisticRegression().fit(np.eye(6), CLASSES)
+    with refused(ModelError, "model bare failed on a batch of 2", "put its vectoriser into the pipeline"):
+        SklearnModel(bare, name="bare").predict(ASKED)
+
+
+def test_an_estimator_that_holds_a_lock_says_so():
+    estimator = fitted(LinearSVC())
+    estimator.lock = threading.Lock()
+    with refused(ConfigError, "model svm: a Pipeline that can't be pickled", "leave out"):
+        _ = SklearnModel(estimator, name="svm").fingerprint
+
+
+FIT = """
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
+from fute import SklearnModel
+texts = ["good film", "bad film", "so so", "a bad good", "bad", "the good"]
+for depth in (1, 1, 2):
+    tree = DecisionTreeClassifier(max_depth=depth, random_state=0)
+    pipeline = make_pipeline(TfidfVectorizer(stop_words=["a", "the", "of"]), tree).fit(texts, list("pnnpnp"))
+    print(SklearnModel(pipeline, name="tree").fingerprint)
+"""
+
+
+def test_equally_fitted_estimators_have_one_fingerprint_in_every_process():
+    one, again, other = elsewhere(FIT)
+    assert one == again
+    assert one != other
+    # `datasets` brings a library that changes how Python pickles
+    assert elsewhere("import datasets\n" + FIT) == [one, again, other]
+
+
+def test_an_estimators_fingerprint_does_not_change_when_it_is_asked():
+    model, asked = (SklearnModel(fitted(LinearSVC(random_state=0)), name="svm") for _ in range(2))
+    asked.predict(ASKED)
+    assert asked.fingerprint == model.fingerprint
+
+
+def test_a_lambda_within_an_estimator_counts():
+    steps = [FunctionTransformer(lambda texts: [text.lower() for text in texts])]
+    steps += [FunctionTransformer(lambda texts: [text.upper() for text in texts])]
+    made = [make_pipeline(step, CountVectorizer(), LinearSVC(random_state=0)) for step in (*steps, steps[0])]
+    one, two, same = (SklearnModel(p.fit(TEXTS, CLASSES), name="x").fingerprint for p in made)
+    assert one == same != two

