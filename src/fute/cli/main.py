@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -253,6 +254,9 @@ def demo(out: Path) -> None:
 
 def main() -> None:
     """The entry point: `fute`."""
+    log = logging.getLogger("fute")
+    log.setLevel(logging.INFO)
+    log.handlers = [show.Remarks()]
     try:
         cli.main(standalone_mode=False)
     except FuteError as error:

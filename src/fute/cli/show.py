@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,13 @@ def stdout() -> Console:
 def remark(text: str) -> None:
     """A line on stderr, not broken to the terminal's width: paths stay whole."""
     _STDERR.print(Text(text), soft_wrap=True)
+
+
+class Remarks(logging.Handler):
+    """What the library logs, as remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
 
 
 def print_json(value: Any) -> None:
@@ -130,7 +138,10 @@ def _bar(low: float | None, score: float, high: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `3 min`, `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """`48 s`, `3 min 20 s`, `2 h 30 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if seconds >= 1 else "< 1 s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -116,7 +116,7 @@ class Store:
         return self._table
 
     def _finished(self) -> bool:
-        """Whether there is a table: a full disk or `kill -9` can leave the folder of one without a version."""
+        """Whether there is a table: a full disk or `kill -9` may leave its folder without a version."""
         try:
             versions = list((self.path / f"{_TABLE}.lance" / "_versions").iterdir())
         except FileNotFoundError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +14,8 @@ from fute.core.errors import ModelError
 from fute.core.files import cache_dir, storing
 from fute.core.runtime import DType, require
 from fute.weights.locate import Weights
+
+log = logging.getLogger("fute")
 
 
 def _quiet_transformers() -> None:
@@ -96,7 +101,9 @@ def _converted(weights: Weights, auto_class: Any) -> Path:
     target = _converted_folder(weights)
     if target.is_dir():
         return target
-    with storing(target):
+    log.info("converting %s to safetensors, once …", weights.id)
+    # transformers draws a bar of its own here, across ours.
+    with storing(target), contextlib.redirect_stderr(io.StringIO()):
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
         try:
