@@ -57,10 +57,10 @@ def test_everything_that_can_be_said(tmp_path):
     assert (project.surrogate, project.seed, project.dtype) == ("hf:org/encoder", 7, "float32")
     assert (project.method.name, project.method.options) == ("tupate", {"pool": "tokens", "steps": 20})
     corpus = project.corpus
-    assert (corpus.source, corpus.config, corpus.split) == ("hf:org/texts", "en", "validation")
+    assert (corpus.hf, corpus.config, corpus.split) == ("org/texts", "en", "validation")
     assert (corpus.text, corpus.sample, corpus.seed) == ("body", 100, 3)
     reviews, nli = project.datasets
-    assert (reviews.source, reviews.encoding, reviews.test) == ("reviews.csv", "latin-1", 0.25)
+    assert (reviews.path, reviews.encoding, reviews.test) == ("reviews.csv", "latin-1", 0.25)
     assert (reviews.text, reviews.label, reviews.drop_empty) == ("review", "sentiment", True)
     assert (nli.text, nli.text_pair, nli.label) == ("premise", "hypothesis", "label")
     tone, rule, tree = project.models

@@ -55,7 +55,7 @@ def test_probabilities_equal_a_plain_loop(template, labels, options):
 def test_prompts_read_together_score_as_they_do_alone():
     endings = ["Sentiment:", "The tone of this is", "All in all it was", "Question: Good or bad?\nAnswer:"]
     boxes = [box("{{ text }}\n" + ending) for ending in endings] + [box()]
-    items = [Input("The plot was thin but the music, the light and the two leads made up for it.")] + TEXTS
+    items = [Input("The plot was thin but the music, the light and the two leads made up for it."), *TEXTS]
     together = PromptedLLM.predict_together(boxes, items)
     for llm, rows in zip(boxes, together, strict=True):
         assert rows == pytest.approx(llm.predict(items), abs=1e-4)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fute.api import Embedder, accuracy, dataset_provenance, model_examples, model_provenance
 from fute.core.config import CorpusConfig, DatasetConfig, ModelConfig, ProjectConfig, read_project
@@ -32,6 +32,8 @@ STATE_FOLDER = ".fute"
 _GUESSED_RATE = 2000.0
 # Multiplications and additions per second that small LLMs reach on two cores, by dtype: a guess.
 _GUESSED_FLOPS = {"bfloat16": 2.5e11, "float32": 1.2e11}
+
+_Data = TypeVar("_Data", Corpus, Dataset)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Project:
     @cached_property
     def embedder(self) -> Embedder:
         c = self.config
-        return Embedder.create(c.method.name, c.method.options, c.surrogate, c.seed, c.dtype, self.state)
+        surrogate = self._local(c.surrogate)
+        return Embedder.create(c.method.name, c.method.options, surrogate, c.seed, c.dtype, self.state)
 
     @cached_property
     def space(self) -> Space:
@@ -99,37 +102,22 @@ class Project:
 
     @cached_property
     def corpus(self) -> Corpus:
-        c: CorpusConfig = self.config.corpus
-        columns = {
-            "text": c.text,
-            "text_pair": c.text_pair,
-            "drop_empty": c.drop_empty,
-            "sample": c.sample,
-            "seed": c.seed,
-        }
-        if c.path is not None:
-            return Corpus.from_file(self.folder / c.path, encoding=c.encoding, **columns)
-        return Corpus.from_hub(str(c.hf), config=c.config, split=c.split, **columns)
+        return self._read(Corpus, self.config.corpus)
 
     @cached_property
     def datasets(self) -> dict[str, tuple[Dataset, Dataset]]:
         """For each dataset (train, test): the rows of its DTE, and those held out by `test`."""
-        return {d.name: self._dataset(d).split(d.test, d.seed) for d in self.config.datasets}
+        return {d.name: self._read(Dataset, d).split(d.test, d.seed) for d in self.config.datasets}
 
-    def _dataset(self, d: DatasetConfig) -> Dataset:
-        columns: dict[str, Any] = {
-            "name": d.name,
-            "text": d.text,
-            "text_pair": d.text_pair,
-            "label": d.label,
-            "labels": d.labels,
-            "drop_empty": d.drop_empty,
-            "sample": d.sample,
-            "seed": d.seed,
-        }
-        if d.path is not None:
-            return Dataset.from_file(self.folder / d.path, encoding=d.encoding, **columns)
-        return Dataset.from_hub(str(d.hf), config=d.config, split=d.split, **columns)
+    def _read(self, kind: type[_Data], source: CorpusConfig | DatasetConfig) -> _Data:
+        if source.path is not None:
+            return kind.from_file(self.folder / source.path, encoding=source.encoding, **source.columns)
+        name = self._local(str(source.hf))
+        return kind.from_hub(name, config=source.config, split=source.split, **source.columns)
+
+    def _local(self, name: str) -> str:
+        """A name as it is, or the path of what lies in the project's folder under it."""
+        return str(self.folder / name) if (self.folder / name).exists() else name
 
     @cached_property
     def models(self) -> list[BlackBox]:
@@ -139,7 +127,7 @@ class Project:
         with _named(f"model {m.name}"):
             if m.llm is not None:
                 return PromptedLLM(
-                    m.llm if ":" in m.llm else str(self.folder / m.llm),
+                    self._local(m.llm),
                     str(m.template),
                     dict(m.labels),  # type: ignore[arg-type]
                     name=m.name,

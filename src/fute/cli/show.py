@@ -113,9 +113,9 @@ def ranking(result: Ranking, accuracies: Mapping[str, float] | None = None) -> N
         rows.append([*row, c.name])
     table(f"Models for {result.dataset}", [*columns, ("name", "left")], rows)
     if result.too_close:
-        first, second = result.candidates[:2]
+        names = ", ".join(c.name for c in result.contenders)
         stdout().print(
-            Text(f"{first.name} and {second.name} are too close to call: their intervals overlap.", "yellow")
+            Text(f"Too close to call, since their intervals overlap the first: {names}.", "yellow")
         )
     if result.best.low is None:
         stdout().print(

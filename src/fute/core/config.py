@@ -9,7 +9,7 @@ import datetime
 import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -54,6 +54,8 @@ class MethodConfig(BaseModel):
 
 
 class _Source(_Section):
+    _COLUMNS: ClassVar[set[str]] = {"text", "text_pair", "drop_empty", "sample", "seed"}
+
     path: str | None = None
     hf: str | None = None
     config: str | None = None
@@ -71,8 +73,9 @@ class _Source(_Section):
         return self
 
     @property
-    def source(self) -> str:
-        return self.path if self.path is not None else f"hf:{self.hf}"
+    def columns(self) -> dict[str, Any]:
+        """What tells a reader which columns and rows to take."""
+        return self.model_dump(include=self._COLUMNS)
 
 
 class CorpusConfig(_Source):
@@ -83,6 +86,8 @@ class CorpusConfig(_Source):
 
 class DatasetConfig(_Source):
     """A labelled dataset D."""
+
+    _COLUMNS: ClassVar[set[str]] = {*_Source._COLUMNS, "name", "label", "labels"}
 
     name: Name
     label: str = "label"

@@ -69,15 +69,20 @@ class TuPaTE:
     ) -> Embedded:
         trainer = _Trainer(self, examples, features, seed)
         ones = np.ones(len(examples.inputs), dtype=np.int64)
-        left, notes = trainer.fit(ones, progress)
+        change, notes = trainer.fit(ones, progress)
+        left = self._pooled(change)
         counts = bootstrap_counts(len(ones), self.replicates, seed)
-        resampled = [trainer.fit(weights, progress)[0] for weights in counts]
+        resampled = [self._pooled(trainer.fit(weights, progress)[0]) for weights in counts]
         return Embedded(
             left=left,
             right=np.ones((1, 1), dtype=np.float32),
             replicates=np.array(resampled, dtype=np.float16).reshape(self.replicates, *left.shape),
             notes=notes,
         )
+
+    def _pooled(self, change: Floats) -> Floats:
+        """From (2, layers, heads, tokens, head size) to (d, 1)."""
+        return np.ascontiguousarray(change.mean(axis=1 if self.pool == "layers" else 3).reshape(-1, 1))
 
 
 class _Trainer:
@@ -93,7 +98,9 @@ class _Trainer:
         self.targets = torch.from_numpy(examples.probabilities)
 
     def fit(self, counts: NDArray[np.int64], progress: Progress) -> tuple[Floats, dict[str, Any]]:
-        """The pooled change (d, 1) after training on the examples, each as often as it counts."""
+        """What training on the examples, each as often as it counts, changed in keys and values:
+        float32 (2, layers, heads, tokens, head size); and how it went.
+        """
         import torch
 
         from fute.surrogates.prefix_attention import Prefix
@@ -132,10 +139,7 @@ class _Trainer:
                     break
         progress("tuning", options.steps, options.steps)
         change = torch.stack([end - begin for end, begin in zip(best, start, strict=True)])
-        # (2, layers, heads, tokens, head size): the mean over layers, or over tokens
-        pooled = change.mean(dim=1 if options.pool == "layers" else 3)
-        vector = pooled.reshape(-1, 1).cpu().numpy().astype(np.float32)
-        return vector, {"steps": best_step, "held_out_loss": round(best_loss, 4)}
+        return change.cpu().numpy(), {"steps": best_step, "held_out_loss": round(best_loss, 4)}
 
     def _batches(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Batches of texts of similar length, in random order, epoch after epoch."""

@@ -52,7 +52,10 @@ def write_page(all_points: Sequence[Point], path: Path, title: str) -> None:
         margin={"l": 20, "r": 20, "t": 60, "b": 20},
     )
     write_atomically(
-        path, figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
+        path,
+        figure.to_html(
+            include_plotlyjs=True, full_html=True, default_height="96vh", config={"displaylogo": False}
+        ),
     )
 
 

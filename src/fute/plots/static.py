@@ -34,14 +34,14 @@ def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
             zorder=3,
         )
     _spread_limits(axes, all_points)
-    figure.draw_without_rendering()
-    _label(axes, all_points)
     _legends(axes, all_points, colours)
     axes.set_title(_verbatim(title), loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_color("#DDDDDD")
+    figure.draw_without_rendering()  # what is beside the axes decides their size, and so where labels fit
+    _label(axes, all_points)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=_no_date(path))
     write_atomically(path, buffer.getvalue())

@@ -36,12 +36,18 @@ class Ranking:
         return self.candidates[0]
 
     @property
+    def contenders(self) -> tuple[Candidate, ...]:
+        """The first, and all whose interval overlaps its own: any of them may be the best. Without
+        intervals, the first alone.
+        """
+        low = self.best.low
+        others = [c for c in self.candidates[1:] if low is not None and c.high is not None and c.high >= low]
+        return (self.best, *others)
+
+    @property
     def too_close(self) -> bool:
-        """Whether the intervals of the first two overlap: then the first is not surely the best."""
-        if len(self.candidates) < 2:
-            return False
-        first, second = self.candidates[:2]
-        return first.low is None or second.high is None or first.low <= second.high
+        """Whether another's interval overlaps the first's: then the first is not surely the best."""
+        return len(self.contenders) > 1
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -57,7 +63,7 @@ class Ranking:
             bounds = "no interval" if c.low is None else f"{c.low:+.3f} … {c.high:+.3f}"
             lines.append(f"{c.rank:>4}  {c.score:+.3f}  {bounds:<16}  {c.name}")
         if self.too_close:
-            lines.append("The first two are too close to call.")
+            lines.append(f"Too close to call: {', '.join(c.name for c in self.contenders)}.")
         return "\n".join(lines)
 
 
