@@ -23,6 +23,7 @@ FIGURES = {
         "benchmarks.prompts_sentiment",
         "mean performance rate of fute's prompt for rotten_tomatoes, sst2 and imdb (needs FUTE_DATA)",
     ),
+    "prompts-sentiment-tupate": ("benchmarks.prompts_sentiment", "the same with the method tupate"),
 }
 
 

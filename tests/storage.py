@@ -54,7 +54,10 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     """What the process printed, once it has ended well."""
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
     assert process.returncode == 0, err
     return out
 

@@ -215,6 +215,13 @@ def test_text_is_written_as_utf8_and_bytes_as_they_are(tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["text"]
 
 
+def test_the_new_file_is_made_beside_the_old_one(tmp_path, monkeypatch):
+    """A file is replaced at once only within a file system; that of temporary files may be another."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    write_atomically(tmp_path / "page.html", "new")
+    assert (tmp_path / "page.html").read_text() == "new"
+
+
 def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(public_folder):
     path = public_folder / "page.html"
     write_atomically(path, "old")

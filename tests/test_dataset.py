@@ -282,3 +282,11 @@ def test_fitting_twice_is_fitting_once_and_loses_no_word(item, pair):
     assert after == before or (len(before) == 1 and after == before * 2)
     assert fitted.text.strip()
     assert fitted.text_pair is None or fitted.text_pair.strip()
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(0, 3))
+def test_a_larger_sample_holds_every_smaller_one(n, a, b, seed):
+    small, large = sample_indices(n, min(a, b), seed), sample_indices(n, max(a, b), seed)
+    assert set(small) <= set(large)
+    assert len(large) == min(max(a, b), n)
+    assert (np.diff(large) > 0).all()

@@ -246,6 +246,16 @@ def test_a_cache_that_can_not_be_written_is_no_fault_of_the_model():
             label([counting([])], texts(3), PredictionCache(Path(name) / "predictions.sqlite"))
 
 
+def test_a_disk_in_trouble_ends_the_run_even_where_a_model_meets_it(cache):
+    def full(rows, inputs):
+        raise StorageError("the disk of the model is full")
+
+    asked = []
+    with refused(StorageError, "the disk of the model is full"):
+        label([Prompt("p", [], fault=full), Prompt("next", asked)], texts(3), cache)
+    assert asked == []
+
+
 # --- Models asked together --------------------------------------------------------------------------------
 
 
@@ -308,6 +318,13 @@ def test_progress_counts_the_answers_that_were_missing(cache):
     boxes = [Prompt("a", []), CallableModel(failing, LABELS, name="broken", version="1")]
     label(boxes, inputs, cache, lambda what, done, total: seen.append((what, done, total)))
     assert seen == [("labelling", done, 134) for done in (32, 64, 134)]
+
+
+def test_progress_counts_an_answer_for_each_model_asked_together(cache):
+    seen = []
+    boxes = [Prompt("a", [], "g"), Prompt("b", [], "g")]
+    label(boxes, texts(40), cache, lambda what, done, total: seen.append((done, total)))
+    assert seen == [(64, 80), (80, 80)]
 
 
 def test_rates_are_answers_per_second_of_the_models_that_answered(cache):

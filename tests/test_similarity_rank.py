@@ -249,13 +249,22 @@ def two_lines(first_low, second_high):
 
 @pytest.mark.parametrize(
     ("first_low", "second_high", "too_close"),
-    [(0.7, 0.69, False), (0.7, 0.7, True), (0.7, 0.71, True), (None, 0.1, True), (0.7, None, True)],
+    [(0.7, 0.69, False), (0.7, 0.7, True), (0.7, 0.71, True), (None, 0.1, False), (0.7, None, False)],
 )
 def test_too_close_to_call_where_the_first_two_intervals_meet(first_low, second_high, too_close):
     ranking = two_lines(first_low, second_high)
     assert ranking.too_close is too_close
-    assert ("too close to call" in str(ranking)) is too_close
+    assert ("Too close to call: a, b." in str(ranking)) is too_close
     assert ranking.as_dict()["too_close_to_call"] is too_close
+
+
+def test_all_that_reach_the_interval_of_the_first_are_contenders():
+    """The second is narrow and stays below 0.7; the third and the fifth are wide, and the fourth has none."""
+    lines = [("a", 0.8, 0.7, 0.9), ("b", 0.6, 0.55, 0.65), ("c", 0.5, 0.2, 0.75)]
+    lines += [("d", 0.4, None, None), ("e", 0.3, -0.1, 0.7)]
+    ranking = Ranking("d", "s", tuple(Candidate(i, *line) for i, line in enumerate(lines, start=1)))
+    assert [c.name for c in ranking.contenders] == ["a", "c", "e"]
+    assert ranking.too_close
 
 
 def test_a_single_candidate_has_no_rival():

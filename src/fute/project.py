@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fute.api import Embedder, accuracy, dataset_provenance, model_examples, model_provenance
 from fute.core.config import CorpusConfig, DatasetConfig, ModelConfig, ProjectConfig, read_project
-from fute.core.errors import ConfigError, FuteError, did_you_mean, listing
+from fute.core.errors import ConfigError, FuteError, StorageError, did_you_mean, listing
 from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Kind
@@ -201,6 +201,8 @@ class Project:
                 else:
                     self.space.add(self.embedder.embed(name, kind, examples, provenance, progress))
                     embedded.append(name)
+            except StorageError:
+                raise  # a full disk is full for all the others too
             except FuteError as error:
                 failures[name] = error
         progress("embedding", len(work), len(work))

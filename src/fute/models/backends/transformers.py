@@ -72,11 +72,6 @@ class CausalLM:
             )
         return apply
 
-    @property
-    def context(self) -> int:
-        """The most tokens that the model can read."""
-        return int(getattr(self._model.config, "max_position_embeddings", None) or 2**20)
-
     def encode(self, texts: Sequence[str], special_tokens: bool) -> list[TokenIds]:
         """Token ids of each text; `special_tokens` adds those that the tokenizer puts around a text."""
         encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens)["input_ids"]
@@ -153,6 +148,20 @@ class CausalLM:
             for tree in trees
         ]
 
+    def _check_window(self, length: int) -> None:
+        """A packed sequence brings its own mask, which knows nothing of sliding windows.
+
+        Raises:
+            ModelError: the sequence is longer than the model's window.
+        """
+        window = getattr(self._model.config, "sliding_window", None)
+        if window is not None and length > window:
+            raise ModelError(
+                f"{self.weights.id} attends to its last {window} tokens only",
+                found=f"a packed prompt of {length} tokens",
+                fix=f"set `max_tokens` below {window}, or leave prompts that begin alike out",
+            )
+
     def _states(self, trees: Sequence[TokenTree]) -> Any:
         """Last hidden states (trees, longest, width)."""
         import torch
@@ -165,6 +174,7 @@ class CausalLM:
         if all(tree.is_chain for tree in trees):
             # Padding stands to the right, where causal attention never looks: no mask needed.
             return self._model.base_model(ids.to(device), use_cache=False).last_hidden_state
+        self._check_window(longest)
         positions = torch.zeros_like(ids)
         # A padding position sees itself, since a softmax over nothing is NaN.
         mask = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1, 1)

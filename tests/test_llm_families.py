@@ -1,0 +1,71 @@
+"""Packed scoring equals plain scoring on every family of LLM, with small seeded models."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from fute.core.errors import ModelError
+from fute.models.backends.packing import Question
+from fute.models.backends.transformers import CausalLM
+from fute.weights.locate import Weights
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60}
+GATED = {**SIZE, "intermediate_size": 48, "num_key_value_heads": 2}
+CONFIGS = {
+    "gpt2": transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=60),
+    "gpt_neox": transformers.GPTNeoXConfig(**SIZE, intermediate_size=48),
+    "llama": transformers.LlamaConfig(**GATED),
+    "mistral": transformers.MistralConfig(**GATED, sliding_window=40),
+    "qwen2": transformers.Qwen2Config(**GATED),
+    "qwen3": transformers.Qwen3Config(**GATED, head_dim=8),
+    "phi3": transformers.Phi3Config(**GATED, pad_token_id=0),
+    "gemma3": transformers.Gemma3TextConfig(**GATED, head_dim=8, sliding_window=40),
+}
+BEGINNING = tuple(range(10, 22))
+QUESTIONS = [
+    Question((*BEGINNING, 1), ((5,), (6, 7, 8))),
+    Question((*BEGINNING, 2, 3), ((5, 9), (5, 4))),
+    Question((7, 8), ((9,),)),
+]
+
+
+@pytest.fixture
+def small(tmp_path):
+    def make(config) -> CausalLM:
+        transformers.set_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+        return CausalLM(Weights(config.model_type, tmp_path), "float32")
+
+    return make
+
+
+def plain(lm: CausalLM, prompt, word) -> float:
+    with torch.inference_mode():
+        logits = lm._model(torch.tensor([[*prompt, *word]])).logits[0].log_softmax(-1)
+    return sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(word))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_packed_scores_equal_plain_ones(small, config):
+    lm = small(config)
+    shorter = [Question((3, 4, 5), ((1,), (2,)))]
+    for questions, scores in zip([QUESTIONS, shorter], lm.score([QUESTIONS, shorter]), strict=True):
+        for question, values in zip(questions, scores, strict=True):
+            expected = [plain(lm, question.prompt, word) for word in question.words]
+            assert values == pytest.approx(np.array(expected), abs=1e-4)
+
+
+def test_prompts_longer_than_a_sliding_window_are_refused_when_packed(small):
+    lm = small(CONFIGS["mistral"])
+    long = tuple(range(1, 50))
+    one = lm.score([[Question(long, ((5,),))]])[0][0]
+    assert one == pytest.approx([plain(lm, long, (5,))], abs=1e-4), "alone it uses the model's own window"
+    with pytest.raises(ModelError, match="last 40 tokens only"):
+        lm.score([[Question((*long, 1), ((5,),)), Question((*long, 2), ((5,),))]])
+
+
+def test_logits_that_are_changed_after_the_head_are_refused_not_misread(small):
+    config = transformers.Gemma2Config(**GATED, head_dim=8, final_logit_softcapping=0.01)
+    with pytest.raises(ModelError, match="changes its logits"):
+        small(config).score([QUESTIONS])

