@@ -96,7 +96,7 @@ PROMPTS: dict[str, tuple[str, dict[str, str | list[str]], dict[str, bool]]] = {
     ),
 }
 _BASELINES = {"MI": mutual_information, "GlobalE": global_entropy, "LocalE": local_entropy}
-_METHODS = {"linear-probe": {"replicates": 0}, "tupate": {"replicates": 0, "steps": 60}}
+_METHODS = {"linear-probe": {"replicates": 0}, "tupate": {"replicates": 0}}
 
 
 def _progress(what: str, done: int, total: int) -> None:

@@ -51,7 +51,7 @@ class TuPaTE:
 
     num_virtual_tokens: int = 16
     pool: str = "layers"
-    steps: int = 100
+    steps: int = 60
     batch_size: int = 32
     learning_rate: float = 0.01
     max_tokens: int = 128
