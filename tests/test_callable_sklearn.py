@@ -280,10 +280,10 @@ def test_a_module_that_changed_is_imported_again_and_one_that_did_not_is_not(tmp
     assert import_object("rules:rule", tmp_path)(["x"]) == ["second"]
 
 
-def test_what_is_installed_can_be_named_and_the_search_path_is_left_alone(tmp_path):
+def test_what_is_installed_can_be_named_and_the_users_folder_hides_nothing_afterwards(tmp_path):
     before = list(sys.path)
     assert import_object("functools:partial", tmp_path) is functools.partial
-    assert sys.path == before
+    assert sys.path == [*before, str(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -453,3 +453,19 @@ def test_a_lambda_within_an_estimator_counts():
     made = [make_pipeline(step, CountVectorizer(), LinearSVC(random_state=0)) for step in (*steps, steps[0])]
     one, two, same = (SklearnModel(p.fit(TEXTS, CLASSES), name="x").fingerprint for p in made)
     assert one == same != two
+
+
+def test_a_function_may_import_its_neighbours_when_it_is_called(tmp_path):
+    write(tmp_path / "neighbour_words.py", "WORD = 'no'\n")
+    source = "def late(texts):\n    from neighbour_words import WORD\n    return [WORD] * len(texts)\n"
+    write(tmp_path / "late_importer.py", source)
+    box = CallableModel(import_object("late_importer:late", tmp_path), ["no", "yes"])
+    assert box.predict([Input("Hm.")]).tolist() == [[1.0, 0.0]]
+
+
+def test_importing_leaves_no_byte_code_beside_the_users_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    write(tmp_path / "left_alone.py", "def f(texts):\n    return texts\n")
+    import_object("left_alone:f", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["left_alone.py"]
+    assert not sys.dont_write_bytecode

@@ -191,6 +191,8 @@ def import_object(reference: str, folder: Path) -> Any:
     own = path / f"{module_name}.py"
     sys.path.insert(0, str(path))
     importlib.invalidate_caches()
+    # `fute plan` changes nothing: no byte code beside the user's files.
+    writes_byte_code, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     try:
         if own.is_file():
             current = (own, own.read_bytes())
@@ -205,7 +207,10 @@ def import_object(reference: str, folder: Path) -> Any:
             fix=f"check that {module_name}.py lies in {folder}, and that what it imports is installed",
         ) from error
     finally:
+        sys.dont_write_bytecode = not writes_byte_code
         sys.path.remove(str(path))
+        if str(path) not in sys.path:
+            sys.path.append(str(path))  # for what its functions import when they are called
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(
