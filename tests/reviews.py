@@ -1,9 +1,4 @@
-"""Two dozen reviews with their label (0 negative, 1 positive), and the real surrogate to read them with."""
-
-import functools
-
-from fute.surrogates.base import Surrogate
-from fute.surrogates.features import Features
+"""Two dozen reviews with their label: 0 negative, 1 positive."""
 
 REVIEWS = [
     ("A wonderful film, I loved every minute.", 1),
@@ -31,9 +26,3 @@ REVIEWS = [
     ("Bright screen and a battery that lasts.", 1),
     ("The sound is tinny and the buttons stick.", 0),
 ]
-
-
-@functools.cache
-def minilm() -> Features:
-    """Features of MiniLM-L6 in float32, loaded once for all tests."""
-    return Features(Surrogate(dtype="float32"))

@@ -19,16 +19,6 @@ from fute.labelling.cache import PredictionCache
 from tests.helpers import refused
 from tests.storage import finish, run_with_file_size_limit, start, write_protected
 
-
-@pytest.fixture
-def public_folder():
-    """A folder that other users can read too, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
-
-
 # --- KeyValue ---------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,7 @@ from fute.core.types import Examples, Input
 from fute.methods.base import bootstrap_counts
 from fute.methods.linear_probe import LinearProbe, ridge
 
-from .reviews import REVIEWS, minilm
-
-
-@pytest.fixture
-def features():
-    return minilm()
+from .reviews import REVIEWS
 
 
 def examples(probabilities=None, labels=("negative", "positive")) -> Examples:

@@ -3,9 +3,7 @@
 import json
 import random
 import shutil
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,15 +58,6 @@ def assert_same(a, b):
 @pytest.fixture
 def space(tmp_path):
     return Space(tmp_path / "space")
-
-
-@pytest.fixture
-def public_folder():
-    """A folder that other users can read too, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 # --- In and out -------------------------------------------------------------------------------------------

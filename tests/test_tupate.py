@@ -10,13 +10,7 @@ from fute.core.types import Examples, Input
 from fute.methods.tupate import TuPaTE
 from fute.surrogates.prefix_attention import Prefix
 
-from .reviews import REVIEWS, minilm
-
-
-@pytest.fixture
-def features():
-    return minilm()
-
+from .reviews import REVIEWS
 
 SMALL = {
     "hidden_size": 32,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,16 +59,8 @@ class Store:
             ) from error
 
     def write_spec(self, spec: SpaceSpec) -> None:
-        fields = {
-            "method": spec.method,
-            "options": dict(spec.options),
-            "surrogate": spec.surrogate,
-            "surrogate_digest": spec.surrogate_digest,
-            "seed": spec.seed,
-        }
-        write_atomically(
-            self.path / _SPEC_FILE, json.dumps({"format": _FORMAT, "spec": fields}, indent=2) + "\n"
-        )
+        content = json.dumps({"format": _FORMAT, "spec": asdict(spec)}, indent=2)
+        write_atomically(self.path / _SPEC_FILE, content + "\n")
 
     def upsert(self, embeddings: Sequence[TaskEmbedding]) -> None:
         """Add rows; one of the same name is replaced. All of them or none."""
