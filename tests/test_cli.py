@@ -1,8 +1,10 @@
 """The command line's good path on real weights: init, plan, run, rank, map, space."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,42 @@ def test_the_version_is_the_packages():
     from fute import __version__
 
     assert out == f"fute, version {__version__}\n"
+
+
+SLOW = """\
+import time
+from pathlib import Path
+
+def slow(texts):
+    answers = []
+    for text in texts:
+        time.sleep(0.002)
+        answers.append("even" if len(text) % 2 == 0 else "odd")
+        with open(Path(__file__).with_name("asked.txt"), "a") as log:
+            log.write(text + "\\n")
+    return answers
+"""
+
+
+def test_an_interrupt_keeps_what_is_labelled_and_says_so(tmp_path):
+    (tmp_path / "slowly.py").write_text(SLOW)
+    (tmp_path / "texts.txt").write_text("\n".join("x" * (i % 7) + str(i) for i in range(1500)))
+    (tmp_path / "data.csv").write_text("text,label\naa,even\nb,odd\ncc,even\nd,odd\n")
+    (tmp_path / "fute.yaml").write_text(
+        "corpus: {path: texts.txt}\n"
+        "datasets: [{name: data, path: data.csv}]\n"
+        'models: [{name: slow, python: "slowly:slow", labels: [even, odd]}]\n'
+    )
+    command = [sys.executable, "-m", "fute", "run", "--project", str(tmp_path)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "asked.txt"
+    while not log.exists() or len(log.read_text().splitlines()) < 700:  # in the second batch of 512
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "What is labelled is saved" in err
+    assert "Traceback" not in err
+    report = json_of("run", "--project", str(tmp_path))
+    assert (report["asked"], report["cached"], report["failures"]) == (1500 - 512, 512, {})
