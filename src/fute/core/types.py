@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +58,7 @@ class Examples:
                 f"expected {(len(self.inputs), len(self.labels))}"
             )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Content address of inputs, targets and label names."""
         return digest([[i.key for i in self.inputs], self.probabilities, list(self.labels)])

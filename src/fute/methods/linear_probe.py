@@ -56,13 +56,11 @@ class LinearProbe:
     ) -> Embedded:
         phi = features(examples.inputs, progress)
         left = ridge(phi, examples.probabilities, np.ones(len(phi)), self.regularisation)
-        counts = bootstrap_counts(len(phi), self.replicates, seed)
         # Matrices this small are fastest on one thread, and many times slower where two fight for a core.
         with threadpool_limits(limits=1, user_api="blas"):
-            grams = _resampled_grams(_Rows(phi), self.replicates, seed, self.regularisation)
             resampled = [
-                scipy.linalg.cho_solve((gram, True), _moment(phi, examples.probabilities, weights))
-                for gram, weights in zip(grams, counts, strict=True)
+                scipy.linalg.cho_solve((factor, True), _moment(phi, examples.probabilities, weights))
+                for weights, factor in _resamples(_Rows(phi), self.replicates, seed, self.regularisation)
             ]
         return Embedded(
             left=left,
@@ -115,9 +113,13 @@ class _Rows:
 
 
 @functools.lru_cache(maxsize=1)
-def _resampled_grams(rows: _Rows, replicates: int, seed: int, regularisation: float) -> list[Floats]:
-    """Cholesky factors (d, d) of each resample's Gram matrix: every model on one U has the same."""
+def _resamples(
+    rows: _Rows, replicates: int, seed: int, regularisation: float
+) -> list[tuple[Weights, Floats]]:
+    """For each resample its counts (n,) and the Cholesky factor (d, d) of its Gram matrix: every model on
+    one U has the same.
+    """
     return [
-        scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True)
+        (weights, scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True))
         for weights in bootstrap_counts(len(rows.phi), replicates, seed)
     ]

@@ -45,6 +45,10 @@ class BlackBox(ABC):
     def predict(self, inputs: Sequence[Input]) -> Floats:
         """Class probabilities, float32 (n, C), rows sum to 1."""
 
+    def plain(self, inputs: Sequence[Input]) -> list[Any]:
+        """The inputs as a function or an estimator takes them: texts, or `(text, text_pair)` tuples."""
+        return [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
+
     @classmethod
     def predict_together(cls, boxes: Sequence[Self], inputs: Sequence[Input]) -> list[Floats]:
         """`predict` of each box; a class whose boxes share work does it once."""

@@ -64,7 +64,7 @@ class CallableModel(BlackBox):
         return {"function": f"{module}:{getattr(self.function, '__qualname__', self.name)}"}
 
     def predict(self, inputs: Sequence[Input]) -> Floats:
-        texts: list[Any] = [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
+        texts = self.plain(inputs)
         try:
             answers = self.function(texts)
             if inspect.isgenerator(answers):

@@ -70,7 +70,7 @@ class SklearnModel(BlackBox):
         return {"estimator": " → ".join(steps) or type(self.estimator).__name__}
 
     def predict(self, inputs: Sequence[Input]) -> Floats:
-        texts: list[Any] = [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
+        texts = self.plain(inputs)
         try:
             if hasattr(self.estimator, "predict_proba"):
                 return np.asarray(self.estimator.predict_proba(texts), dtype=np.float32)
