@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 from fute import CallableModel, Input, SklearnModel
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest_object
-from fute.models.base import check_predictions
+from fute.models.base import check_answers
 from fute.models.callable import import_object
 from tests.helpers import refused, write
 
@@ -31,7 +31,7 @@ def answering(answers, labels=LABELS):
 
 
 def checked(model, inputs=INPUTS):
-    return check_predictions(model, model.predict(inputs), len(inputs)).tolist()
+    return [row.tolist() for row in check_answers(model, model.predict(inputs), len(inputs))]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fute import Corpus, Dataset, Input
 from fute.core.errors import DataError
-from fute.data.corpus import fit_arity
+from fute.data.corpus import fit
 from fute.data.splits import sample_indices
 from tests.helpers import csv_text, refused, write
 
@@ -262,11 +262,11 @@ def test_the_fingerprint_of_a_corpus_is_that_of_its_texts_in_order():
     ],
 )
 def test_a_text_for_a_model_of_pairs_is_cut_near_its_middle(text, pair):
-    assert fit_arity(Input(text), pair=True) == Input(*pair)
+    assert fit(Input(text), "pair") == Input(*pair)
 
 
 def test_a_pair_for_a_model_of_one_text_is_joined():
-    assert fit_arity(Input("It rains.", "It is wet."), pair=False) == Input("It rains.\nIt is wet.")
+    assert fit(Input("It rains.", "It is wet."), "text") == Input("It rains.\nIt is wet.")
 
 
 texts = st.text(st.sampled_from("ab .!?\n\u2003é'")).filter(str.strip)
@@ -274,9 +274,10 @@ texts = st.text(st.sampled_from("ab .!?\n\u2003é'")).filter(str.strip)
 
 @given(item=st.builds(Input, texts, st.none() | texts), pair=st.booleans())
 def test_fitting_twice_is_fitting_once_and_loses_no_word(item, pair):
-    fitted = fit_arity(item, pair)
+    shape = "pair" if pair else "text"
+    fitted = fit(item, shape)
     assert (fitted.text_pair is not None) == pair
-    assert fit_arity(fitted, pair) == fitted
+    assert fit(fitted, shape) == fitted
     before = f"{item.text} {item.text_pair or ''}".split()
     after = f"{fitted.text} {fitted.text_pair or ''}".split()
     assert after == before or (len(before) == 1 and after == before * 2)

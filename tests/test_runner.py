@@ -51,6 +51,7 @@ class Prompt(BlackBox):
     """
 
     kind = "llm"
+    batch = 32
     labels = LABELS
 
     def __init__(self, name, asked, group=None, fault=None):
@@ -370,7 +371,7 @@ LABEL_300 = """
     log = os.open(folder / "asked.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     class Slow(BlackBox):
-        name, kind, labels, fingerprint = "slow", "llm", ("no", "yes"), "slow 1"
+        name, kind, labels, fingerprint, batch = "slow", "llm", ("no", "yes"), "slow 1", 32
 
         def predict(self, inputs):
             os.write(log, "".join(f"{item.text}\\n" for item in inputs).encode())

@@ -13,11 +13,11 @@ from fute.core.errors import ModelError
 from fute.core.files import cache_dir
 from fute.core.hashing import digest
 from fute.core.progress import Progress, silent
-from fute.core.types import Examples, Floats, Kind, SpaceSpec, TaskEmbedding
+from fute.core.types import Examples, Kind, Span, SpaceSpec, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.labelling.cache import PredictionCache
-from fute.labelling.runner import Labelled, label
+from fute.labelling.runner import Answered, Labelled, label
 from fute.methods.base import EmbeddingMethod, defining_options, make_method
 from fute.methods.linear_probe import LinearProbe
 from fute.methods.tupate import TuPaTE
@@ -27,6 +27,9 @@ from fute.selection.rank import rank as rank_embeddings
 from fute.space.space import Space
 from fute.surrogates.base import Surrogate
 from fute.surrogates.features import Features
+
+# The least share of U that a model must have answered to be embedded.
+_LEAST_ANSWERED = 0.5
 
 METHODS: dict[str, type[Any]] = {method.name: method for method in (LinearProbe, TuPaTE)}
 
@@ -202,8 +205,25 @@ def embed_model(model: BlackBox, corpus: Corpus, **options: Any) -> TaskEmbeddin
 
 
 def model_examples(model: BlackBox, labelled: Labelled) -> Examples:
-    """U with the model's own answers as targets."""
-    return Examples(labelled.inputs[model.name], labelled.predictions[model.name], model.labels)
+    """The inputs of U that the model answered, with its own answers as targets.
+
+    Raises:
+        ModelError: it answered fewer than half of the inputs, or than two.
+    """
+    answered = labelled.answered[model.name]
+    n, m = len(answered.inputs), len(answered.rows)
+    if m < 2 or m < _LEAST_ANSWERED * n:
+        kinds = labelled.failed_items().get(model.name, {})
+        raise ModelError(
+            f"model {model.name} answered {m} of {n} texts, too few to embed it",
+            expected=f"at least {_LEAST_ANSWERED:.0%} of them",
+            found=", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "the others were not asked",
+            fix="run again for those that weren't asked; `--retry` also asks for answers that had no label",
+        )
+    if model.output in ("class", "score"):
+        return Examples(answered.answered_inputs, answered.predictions, model.labels, model.output)
+    texts = [a.text if isinstance(a, Span) else str(a) for a in answered.answers]
+    return Examples(answered.answered_inputs, texts, (), model.output)
 
 
 def rank(space: Space, dataset: str) -> Ranking:
@@ -215,12 +235,13 @@ def rank(space: Space, dataset: str) -> Ranking:
     return rank_embeddings(space.get(dataset), space.embeddings("model"))
 
 
-def accuracy(model: BlackBox, dataset: Dataset, predictions: Floats) -> float:
-    """Share of rows whose most probable label is the right one, 0 to 1.
+def accuracy(model: BlackBox, dataset: Dataset, answered: Answered) -> float:
+    """Share of rows whose most probable label is the right one, 0 to 1. A row without an answer is wrong.
 
     Args:
-        model: whose labels are the columns of `predictions` (n, C).
+        model: whose labels are the columns of the predictions.
         dataset: n rows; its label names are the model's, in any order.
+        answered: its answers to these rows.
 
     Raises:
         ModelError: the label names differ.
@@ -232,4 +253,5 @@ def accuracy(model: BlackBox, dataset: Dataset, predictions: Floats) -> float:
             found=", ".join(model.labels),
         )
     columns = [model.labels.index(label) for label in dataset.labels]
-    return float((predictions[:, columns].argmax(axis=1) == dataset.classes).mean())
+    right = answered.predictions[:, columns].argmax(axis=1) == dataset.classes[answered.rows]
+    return float(right.sum() / len(dataset))

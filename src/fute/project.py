@@ -253,9 +253,9 @@ class Project:
         able = [m for m in self.models if set(m.labels) == set(held_out.labels)]
         labelled = label(able, held_out.inputs, self.embedder.predictions, progress)
         return {
-            m.name: accuracy(m, held_out, labelled.predictions[m.name])
+            m.name: accuracy(m, held_out, labelled.answered[m.name])
             for m in able
-            if m.name in labelled.predictions
+            if m.name in labelled.answered
         }
 
     def _rates(self) -> dict[str, float]:

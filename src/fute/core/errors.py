@@ -45,6 +45,10 @@ class ModelError(FuteError):
     """A black box can't be built, or answered something that can't be right."""
 
 
+class BudgetError(FuteError):
+    """Asking on would pass a cap on calls, tokens or cost."""
+
+
 class SpaceError(FuteError):
     """An embedding doesn't belong in this space, or a name isn't in it."""
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fute.core.files import storing
+from fute.core.sqlite import connect, transaction
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS item (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS {} (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 _MOST_VARIABLES = 500  # SQLite's oldest limit on `?` in one statement is 999
 
 
@@ -21,13 +22,14 @@ class KeyValue:
 
     Args:
         path: the file; it and its folder are made at the first `put`.
+        table: the map's name in the file, which may hold several.
 
     Raises:
         StorageError: the folder can't be written, the disk is full, or the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, table: str = "item") -> None:
+        self.path, self.table = path, table
         self._db: sqlite3.Connection | None = None
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
@@ -42,7 +44,7 @@ class KeyValue:
                 part = wanted[start : start + _MOST_VARIABLES]
                 marks = ",".join("?" * len(part))
                 found.update(
-                    db.execute(f"SELECT key, value FROM item WHERE key IN ({marks})", part).fetchall()
+                    db.execute(f"SELECT key, value FROM {self.table} WHERE key IN ({marks})", part).fetchall()
                 )
         return found
 
@@ -51,26 +53,25 @@ class KeyValue:
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             db = self._open()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.executemany("INSERT OR IGNORE INTO item VALUES (?, ?)", items.items())
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with transaction(db):
+                db.executemany(f"INSERT OR IGNORE INTO {self.table} VALUES (?, ?)", items.items())
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Take out those of `keys` that are there."""
+        wanted = [(key,) for key in keys]
+        with storing(self.path):
+            if wanted and self.path.exists():
+                db = self._open()
+                with transaction(db):
+                    db.executemany(f"DELETE FROM {self.table} WHERE key = ?", wanted)
 
     def __len__(self) -> int:
         with storing(self.path):
             if not self.path.exists():
                 return 0
-            return int(self._open().execute("SELECT count(*) FROM item").fetchone()[0])
+            return int(self._open().execute(f"SELECT count(*) FROM {self.table}").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(_SCHEMA)
-            self._db = db
+            self._db = connect(self.path, _SCHEMA.format(self.table))
         return self._db

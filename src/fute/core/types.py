@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,60 @@ from fute.core.hashing import digest
 
 Floats = NDArray[np.float32]
 Kind = Literal["dataset", "model"]
+Output = Literal["class", "score", "text", "span"]
+Shape = Literal["text", "pair", "question-context", "question-options"]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a black box reads: one text, or a pair of texts."""
+    """What a black box reads: a text, two texts, or a question with its answer options.
+
+    Attributes:
+        text: the text; a pair's first; the question.
+        text_pair: a pair's second text; the context of the question.
+        options: the answers to choose from.
+    """
 
     text: str
     text_pair: str | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """A content address: equal inputs have equal keys."""
-        return digest([self.text, self.text_pair])
+        return digest([self.text, self.text_pair, *([list(self.options)] if self.options else [])])
 
     def __len__(self) -> int:
-        return len(self.text) + len(self.text_pair or "")
+        return len(self.text) + len(self.text_pair or "") + sum(map(len, self.options))
+
+
+class Span(NamedTuple):
+    """An answer that stands in the context: its text, and the character it begins at; -1 and "" for none."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item has no answer.
+
+    Attributes:
+        kind: "empty" (the model said nothing), "unparsed" (nothing in it is a label), "truncated" (it was cut
+            off before its answer), "refused" (the server will never take this item), or "error" (there was no
+            answer at all: asking again may help).
+        detail: what was said instead, for people.
+    """
+
+    kind: Literal["empty", "unparsed", "truncated", "refused", "error"]
+    detail: str
+
+
+# One item's answer: class probabilities (C,) or a score (1,), a text, or a span.
+Answer = Floats | str | Span
+# Answers to n items: an array (n, C) of probabilities, (n, 1) of scores, or a list with an answer each, in
+# which a `Failure` stands where there is none.
+Answers = Floats | Sequence[Answer | Failure]
 
 
 @dataclass(frozen=True)
@@ -43,25 +81,36 @@ class Examples:
 
     Attributes:
         inputs: n inputs.
-        probabilities: float32 (n, C), rows sum to 1; a hard label is a one-hot row.
-        labels: the C label names, in column order.
+        targets: "class": float32 (n, C), rows of probabilities; a hard label is a one-hot row. "score":
+            float32 (n, 1). "text" and "span": n answers.
+        labels: the C label names, in column order; the one name of a score; none for texts.
+        output: which of these it is.
     """
 
     inputs: Sequence[Input]
-    probabilities: Floats
+    targets: Floats | Sequence[str]
     labels: tuple[str, ...]
+    output: Output = "class"
 
     def __post_init__(self) -> None:
-        if self.probabilities.shape != (len(self.inputs), len(self.labels)):
-            raise ValueError(
-                f"probabilities have shape {self.probabilities.shape}, "
-                f"expected {(len(self.inputs), len(self.labels))}"
-            )
+        shape: tuple[int, ...] = (len(self.inputs), len(self.labels))
+        if isinstance(self.targets, np.ndarray) and self.targets.shape != shape:
+            raise ValueError(f"targets have shape {self.targets.shape}, expected {shape}")
+        if len(self.targets) != len(self.inputs):
+            raise ValueError(f"{len(self.targets)} targets for {len(self.inputs)} inputs")
+
+    @property
+    def probabilities(self) -> Floats:
+        """The targets as an array (n, C). Raises ValueError where they are texts."""
+        if not isinstance(self.targets, np.ndarray):
+            raise ValueError(f"targets are of the kind {self.output}, not an array")
+        return self.targets
 
     @cached_property
     def fingerprint(self) -> str:
         """Content address of inputs, targets and label names."""
-        return digest([[i.key for i in self.inputs], self.probabilities, list(self.labels)])
+        targets = self.targets if isinstance(self.targets, np.ndarray) else list(map(str, self.targets))
+        return digest([[i.key for i in self.inputs], targets, list(self.labels)])
 
 
 @dataclass(frozen=True)

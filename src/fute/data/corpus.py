@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fute.core.hashing import digest
-from fute.core.types import Input
+from fute.core.types import Input, Shape
 from fute.data.columns import inputs_of
 from fute.data.dataset import Dataset
 from fute.data.readers import Table, read_file, read_hub, read_object
@@ -81,24 +82,57 @@ class Corpus:
         return cls(list(dict.fromkeys(dataset.inputs)), dataset.origin)
 
 
-def fit_arity(item: Input, pair: bool) -> Input:
+def fit(item: Input, shape: Shape) -> Input:
     """The input in the shape a model reads, always cut the same way.
 
-    A pair for a model of one text is joined by a line break. A single text for a model of two is cut at
-    the sentence end nearest to its middle, else at the nearest space, else it is paired with itself.
+    - to "text": the parts are joined by line breaks.
+    - to "pair": a single text is cut at the sentence end nearest to its middle, else at the nearest space, else
+      it is paired with itself. Options become lines below the first text.
+    - to "question-context": a pair stays as it is. In a single text the first sentence that ends in a question
+      mark is the question, else the last sentence; the rest is the context. A text of one sentence is its own
+      context.
+    - to "question-options": options stay as they are. A single text is cut as for a pair; the words of its
+      second part, in four runs of nearly equal length, are the options ("yes" and "no" where that part has one
+      word).
     """
-    if pair == (item.text_pair is not None):
+    if shape == "question-options":
+        return item if item.options else _with_options(item)
+    if item.options:
+        item = Input("\n".join([item.text, *item.options]), item.text_pair)
+    if shape == "text":
+        return item if item.text_pair is None else Input(f"{item.text}\n{item.text_pair}")
+    if item.text_pair is not None:
         return item
-    if not pair:
-        return Input(f"{item.text}\n{item.text_pair}")
-    middle = len(item.text) / 2
+    return _as_pair(item.text) if shape == "pair" else _as_question(item.text)
+
+
+def _as_pair(text: str) -> Input:
+    middle = len(text) / 2
     for pattern in (_SENTENCE_END, _SPACE):
         cuts = [
-            m
-            for m in pattern.finditer(item.text)
-            if item.text[: m.start()].strip() and item.text[m.end() :].strip()
+            m for m in pattern.finditer(text) if text[: m.start()].strip() and text[m.end() :].strip()
         ]
         if cuts:
             cut = min(cuts, key=lambda m: abs(m.end() - middle))
-            return Input(item.text[: cut.end()].rstrip(), item.text[cut.end() :])
-    return Input(item.text, item.text)
+            return Input(text[: cut.end()].rstrip(), text[cut.end() :])
+    return Input(text, text)
+
+
+def _as_question(text: str) -> Input:
+    ends = [m.end() for m in _SENTENCE_END.finditer(text)]
+    sentences = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True) if text[a:b].strip()]
+    if len(sentences) < 2:
+        return Input(text, text)
+    asked = [i for i, sentence in enumerate(sentences) if sentence.rstrip().endswith("?")]
+    question = sentences.pop(asked[0] if asked else -1)
+    return Input(question.strip(), "".join(sentences).strip())
+
+
+def _with_options(item: Input) -> Input:
+    question, source = (item.text, item.text_pair) if item.text_pair else astuple(_as_pair(item.text))[:2]
+    words = source.split()
+    if len(words) < 2:
+        return Input(question, options=("yes", "no"))
+    parts = min(4, len(words))
+    cuts = [round(i * len(words) / parts) for i in range(parts + 1)]
+    return Input(question, options=tuple(" ".join(words[a:b]) for a, b in pairwise(cuts)))

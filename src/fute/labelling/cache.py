@@ -1,32 +1,61 @@
-"""Predictions on disk, one per (model fingerprint, input)."""
+"""Answers on disk, one per (model fingerprint, input), and beside them what failed and why."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
-from fute.core.types import Floats, Input
+from fute.core.types import Answer, Failure, Output, Span
 
 
 class PredictionCache:
-    """Only checked predictions go in, so whatever comes out is right. `None` as path keeps nothing."""
+    """Only checked answers go in, so whatever comes out is right. `None` as path keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self._store = KeyValue(path) if path is not None else None
+        self._answers = KeyValue(path) if path is not None else None
+        self._failures = KeyValue(path, "failure") if path is not None else None
 
     @staticmethod
-    def key(fingerprint: str, item: Input) -> str:
-        return digest([fingerprint, item.key])[:40]
+    def key(fingerprint: str, item_key: str) -> str:
+        """The address of the answer of the model with this fingerprint to the input with this key."""
+        return hashlib.sha256(f'["{fingerprint}","{item_key}"]'.encode()).hexdigest()[:40]
 
-    def get(self, keys: Sequence[str]) -> dict[str, Floats]:
-        """Predictions, float32 (C,), of those keys that are there."""
-        found = self._store.get(keys) if self._store is not None else {}
-        return {key: np.frombuffer(value, dtype="<f4") for key, value in found.items()}
+    def get(self, keys: Sequence[str], output: Output = "class") -> dict[str, Answer]:
+        """The answers to those keys that are there; class probabilities are float32 (C,)."""
+        found = self._answers.get(keys) if self._answers is not None else {}
+        return {key: _decode(value, output) for key, value in found.items()}
 
-    def put(self, predictions: Mapping[str, Floats]) -> None:
-        if self._store is not None:
-            self._store.put({key: row.astype("<f4").tobytes() for key, row in predictions.items()})
+    def failures(self, keys: Sequence[str]) -> dict[str, Failure]:
+        """Why those of `keys` failed that did when last asked."""
+        found = self._failures.get(keys) if self._failures is not None else {}
+        return {key: Failure(*json.loads(value)) for key, value in found.items()}
+
+    def put(self, answers: Mapping[str, Answer | Failure]) -> None:
+        """Keep answers, and what failed: a failure is never an answer, and an answer ends a failure."""
+        if self._answers is None or self._failures is None:
+            return
+        good = {key: _encode(a) for key, a in answers.items() if not isinstance(a, Failure)}
+        bad = {key: a for key, a in answers.items() if isinstance(a, Failure)}
+        if good:
+            self._answers.put(good)
+        if bad or len(self._failures):
+            self._failures.remove(answers)
+        if bad:
+            self._failures.put({key: json.dumps([f.kind, f.detail[:500]]).encode() for key, f in bad.items()})
+
+
+def _encode(answer: Answer) -> bytes:
+    if isinstance(answer, Span):
+        return json.dumps([answer.text, answer.start]).encode()
+    return answer.encode() if isinstance(answer, str) else answer.astype("<f4").tobytes()
+
+
+def _decode(value: bytes, output: Output) -> Answer:
+    if output == "span":
+        return Span(*json.loads(value))
+    return value.decode() if output == "text" else np.frombuffer(value, dtype="<f4")

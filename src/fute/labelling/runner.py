@@ -1,25 +1,56 @@
-"""Labelling: what is cached is read, what is missing is asked for, in batches that are saved at once."""
+"""Labelling: what is cached is read, what is missing is asked for within the budget and saved at once."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fute.core.errors import FuteError, ModelError, StorageError
+from fute.core.errors import BudgetError, FuteError, ModelError, StorageError
 from fute.core.progress import Progress, silent
-from fute.core.types import Floats, Input
-from fute.data.corpus import fit_arity
+from fute.core.types import Answer, Answers, Failure, Floats, Input
+from fute.data.corpus import fit
+from fute.labelling.budget import BoxMeter, Budget
 from fute.labelling.cache import PredictionCache
-from fute.models.base import BlackBox, check_predictions
+from fute.models.base import BlackBox, check_answers
 
-# Inputs asked for, then saved, at a time: what `kill -9` can lose. Small for LLMs, which take seconds
-# for so many; large for the others, which take none.
-_BATCH = {"llm": 32}
-_OTHER_BATCH = 512
+# Streamed answers are saved when so many wait, or the oldest has waited so long: what `kill -9` can lose.
+_SAVE_AT = 256
+_SAVE_AFTER_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One model's answers to n inputs.
+
+    Attributes:
+        inputs: the n inputs in the shape it reads.
+        rows: which of them have an answer, ascending (m,).
+        answers: those m answers.
+        failed: of the others, those that were asked and why they have none.
+        box: the model.
+    """
+
+    inputs: Sequence[Input]
+    rows: NDArray[np.intp]
+    answers: Sequence[Answer]
+    failed: Mapping[int, Failure]
+    box: BlackBox
+
+    @cached_property
+    def predictions(self) -> Floats:
+        """Class probabilities (m, C), calibrated, or scores (m, 1). Raises ValueError for texts and spans."""
+        rows = np.array(self.answers, dtype=np.float32)
+        return self.box.finish(rows.reshape(len(self.rows), len(self.box.labels)))
+
+    @property
+    def answered_inputs(self) -> list[Input]:
+        return [self.inputs[row] for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -27,21 +58,41 @@ class Labelled:
     """What a run of the runner gives.
 
     Attributes:
-        inputs: for each model that answered, the inputs in the shape it read them.
-        predictions: for each model that answered, float32 (n, C).
-        failures: for each model that did not, why.
-        asked: number of answers that were not in the cache.
-        cached: number that were.
-        rates: answers per second of each model that was asked and answered; models asked together share
-            the time.
+        answered: for each model that works, its answers.
+        failures: for each model that does not, why. What it answered before is kept.
+        stopped: the cap that was reached, if one was; then some questions were not asked.
+        asked: number of questions asked.
+        cached: number of answers that were there before.
+        left: number of questions that were not asked: a cap was reached, or their model failed.
+        rates: questions per second of each model that was asked; models asked together share the time.
     """
 
-    inputs: Mapping[str, Sequence[Input]]
-    predictions: Mapping[str, Floats]
+    answered: Mapping[str, Answered]
     failures: Mapping[str, FuteError]
+    stopped: BudgetError | None
     asked: int
     cached: int
+    left: int
     rates: Mapping[str, float]
+
+    @property
+    def inputs(self) -> dict[str, list[Input]]:
+        """For each model that works, the inputs that it answered."""
+        return {name: one.answered_inputs for name, one in self.answered.items()}
+
+    @property
+    def predictions(self) -> dict[str, Floats]:
+        """For each model that works and answers numbers, these (m, C)."""
+        return {
+            name: one.predictions
+            for name, one in self.answered.items()
+            if one.box.output in ("class", "score")
+        }
+
+    def failed_items(self) -> dict[str, Counter[str]]:
+        """For each model with items that failed, how many of each kind."""
+        counts = {name: Counter(f.kind for f in one.failed.values()) for name, one in self.answered.items()}
+        return {name: kinds for name, kinds in counts.items() if kinds}
 
 
 @dataclass
@@ -51,19 +102,34 @@ class _Job:
     box: BlackBox
     inputs: list[Input]
     keys: list[str]
-    known: dict[str, Floats]
-    missing: list[Input] = field(init=False)
+    known: dict[str, Answer]
+    failed: dict[str, Failure]
+    missing: dict[str, Input] = field(init=False)
+    asked: int = 0
+    error: FuteError | None = None
 
     def __post_init__(self) -> None:
-        absent = {k: i for k, i in zip(self.keys, self.inputs, strict=True) if k not in self.known}
-        self.missing = list(absent.values())
+        absent = dict(zip(self.keys, self.inputs, strict=True))
+        self.missing = {k: i for k, i in absent.items() if k not in self.known and k not in self.failed}
+
+    def take(self, key: str, answer: Answer | Failure) -> None:
+        if isinstance(answer, Failure):
+            self.failed[key] = answer
+        else:
+            self.known[key] = answer
+
+    def result(self) -> Answered:
+        rows = [i for i, key in enumerate(self.keys) if key in self.known]
+        failed = {i: self.failed[key] for i, key in enumerate(self.keys) if key in self.failed}
+        answers = [self.known[self.keys[i]] for i in rows]
+        return Answered(self.inputs, np.array(rows, dtype=np.intp), answers, failed, self.box)
 
 
 def pending(
-    boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache
+    boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache, retry: bool = False
 ) -> dict[str, list[Input]]:
-    """For each model, the inputs it would be asked for: those without a cached prediction."""
-    return {box.name: _job(box, inputs, cache).missing for box in boxes}
+    """For each model, the inputs it would be asked for; arguments as for `label`."""
+    return {job.box.name: list(job.missing.values()) for job in _jobs(boxes, inputs, cache, retry)}
 
 
 def label(
@@ -71,65 +137,102 @@ def label(
     inputs: Sequence[Input],
     cache: PredictionCache,
     progress: Progress = silent,
+    *,
+    budget: Budget | None = None,
+    retry: bool = False,
+    offline: bool = False,
 ) -> Labelled:
-    """Predictions of every box for every input.
+    """The answers of every box to every input.
 
-    Each prediction is checked, then saved with its batch before the next one is asked for, so stopping
-    at any moment loses at most the batch in flight. A box that fails never stops the others.
+    Each answer is checked, then saved: with its batch, or where answers come one by one, within a fraction of a
+    second. So stopping at any moment loses little. A box that fails never stops the others. An item that
+    fails has no answer; it is asked again where it got none at all (`Failure.kind` "error"), and where the
+    model answered, but nothing that can be used, only with `retry`.
 
     Args:
         boxes: models with names of their own.
-        inputs: n inputs; each is given to a box in the shape it reads (`fit_arity`).
-        cache: where predictions are kept.
-        progress: told how many answers there are of those that were missing.
+        inputs: n inputs; each is given to a box in the shape it reads (`data.corpus.fit`).
+        cache: where answers are kept.
+        progress: told how many questions are done of those that were to be asked.
+        budget: what may be spent; without one, anything.
+        retry: ask again for items whose answer could not be used.
+        offline: fail boxes that would open a connection, instead of asking them.
 
     Raises:
-        StorageError: predictions can't be saved.
+        StorageError: answers can't be saved.
+        ConfigError: the budget caps the cost, and a price is not known.
     """
-    jobs = [_job(box, inputs, cache) for box in boxes]
-    failures: dict[str, FuteError] = {}
+    jobs = _jobs(boxes, inputs, cache, retry)
+    budget = budget or Budget()
     total = sum(len(job.missing) for job in jobs)
-    done = 0
+    stopped: BudgetError | None = None
     rates: dict[str, float] = {}
+
+    def tell() -> None:
+        done = sum(job.asked if job.error is None else len(job.missing) for job in jobs)
+        progress("labelling", done, total)
+
     for group in _groups(jobs):
+        if offline and group[0].box.is_remote:
+            for job in group:
+                job.error = _offline(job.box)
+            tell()
+            continue
+        ask = _ask_streaming if group[0].box.batch is None else _ask_batches
         began = time.monotonic()
-        for batch_jobs, batch in _batches(group):
-            running = [job for job in batch_jobs if job.box.name not in failures]
-            _ask(running, batch, cache, failures)
-            done += len(batch) * len(batch_jobs)
-            progress("labelling", done, total)
-        seconds = time.monotonic() - began
-        able = [job for job in group if job.missing and job.box.name not in failures]
-        answers = sum(len(job.missing) for job in able)
-        rates.update({job.box.name: answers / seconds for job in able})
-    answered = [job for job in jobs if job.box.name not in failures]
+        try:
+            for _ in ask(group, cache, budget):
+                tell()
+        except BudgetError as error:
+            stopped = error
+        rate = sum(job.asked for job in group if job.error is None) / (time.monotonic() - began)
+        rates.update({job.box.name: rate for job in group if job.error is None and job.asked})
+    working = [job for job in jobs if job.error is None]
+    asked = sum(job.asked for job in jobs)
     return Labelled(
-        inputs={job.box.name: job.inputs for job in answered},
-        predictions={job.box.name: _rows(job) for job in answered},
-        failures=failures,
-        asked=total,
-        cached=sum(len(job.keys) for job in jobs) - total,
+        answered={job.box.name: job.result() for job in working},
+        failures={job.box.name: job.error for job in jobs if job.error is not None},
+        stopped=stopped,
+        asked=asked,
+        cached=sum(len(job.keys) - len(job.missing) for job in jobs),
+        left=total - asked,
         rates=rates,
     )
 
 
-def _job(box: BlackBox, inputs: Sequence[Input], cache: PredictionCache) -> _Job:
-    fitted = [fit_arity(item, box.is_pair) for item in inputs]
-    keys = [cache.key(box.fingerprint, item) for item in fitted]
-    return _Job(box, fitted, keys, cache.get(keys))
+def _jobs(
+    boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache, retry: bool
+) -> list[_Job]:
+    fitted: dict[str, list[Input]] = {}
+    addresses: dict[str, list[str]] = {}  # boxes that read one shape share its inputs and their keys
+    jobs = []
+    for box in boxes:
+        if box.shape not in fitted:
+            fitted[box.shape] = [fit(item, box.shape) for item in inputs]
+            addresses[box.shape] = [item.key for item in fitted[box.shape]]
+        fingerprint = box.fingerprint
+        keys = [cache.key(fingerprint, address) for address in addresses[box.shape]]
+        known = cache.get(keys, box.output)
+        failed = {} if retry else cache.failures([key for key in keys if key not in known])
+        final = {key: f for key, f in failed.items() if f.kind != "error"}
+        jobs.append(_Job(box, fitted[box.shape], keys, known, final))
+    return jobs
 
 
-def _rows(job: _Job) -> Floats:
-    rows = [job.known[key] for key in job.keys]
-    return np.array(rows, dtype=np.float32).reshape(len(rows), len(job.box.labels))
+def _offline(box: BlackBox) -> ModelError:
+    return ModelError(
+        f"model {box.name} would open a connection, and `--offline` forbids it",
+        fix="run without --offline; what is labelled already is kept",
+    )
 
 
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """Jobs whose boxes can be asked together; others stand alone."""
+    """Jobs that have something to ask; those whose boxes can be asked together stand in one group."""
     groups: dict[tuple[object, ...], list[_Job]] = defaultdict(list)
     for number, job in enumerate(jobs):
-        alone = () if job.box.group is not None else (number,)
-        groups[(type(job.box), job.box.group, job.box.is_pair, *alone)].append(job)
+        if job.missing:
+            alone = () if job.box.group is not None else (number,)
+            groups[(type(job.box), job.box.group, job.box.shape, *alone)].append(job)
     return list(groups.values())
 
 
@@ -137,12 +240,12 @@ def _batches(group: Sequence[_Job]) -> list[tuple[list[_Job], list[Input]]]:
     """Batches of inputs of similar length, each with the jobs that miss just these."""
     missing_in: dict[Input, list[int]] = defaultdict(list)
     for number, job in enumerate(group):
-        for item in job.missing:
+        for item in job.missing.values():
             missing_in[item].append(number)
     same: dict[tuple[int, ...], list[Input]] = defaultdict(list)
     for item, numbers in missing_in.items():
         same[tuple(numbers)].append(item)
-    size = _BATCH.get(group[0].box.kind, _OTHER_BATCH)
+    size = group[0].box.batch or len(missing_in)
     return [
         ([group[i] for i in numbers], ordered[start : start + size])
         for numbers, items in same.items()
@@ -151,30 +254,102 @@ def _batches(group: Sequence[_Job]) -> list[tuple[list[_Job], list[Input]]]:
     ]
 
 
+def _ask_batches(group: Sequence[_Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
+    keys = {job.box.name: {item: key for key, item in job.missing.items()} for job in group}
+    for jobs, batch in _batches(group):
+        rest = list(batch)
+        while rest and (running := [job for job in jobs if job.error is None]):
+            part = _reserve(running, rest, budget)
+            _ask(running, part, keys, cache)
+            rest = rest[len(part) :]
+            yield
+
+
+def _reserve(jobs: Sequence[_Job], batch: list[Input], budget: Budget) -> list[Input]:
+    """As much of the batch as the budget lets be asked, taken out of it.
+
+    Raises:
+        BudgetError: not even one input.
+    """
+    while True:
+        try:
+            budget.reserve([(job.box, job.box.usage(batch)) for job in jobs])
+        except BudgetError:
+            if len(batch) == 1:
+                raise
+            batch = batch[: len(batch) // 2]
+        else:
+            return batch
+
+
 def _ask(
-    jobs: Sequence[_Job], batch: Sequence[Input], cache: PredictionCache, failures: dict[str, FuteError]
+    jobs: Sequence[_Job],
+    batch: Sequence[Input],
+    keys: Mapping[str, Mapping[Input, str]],
+    cache: PredictionCache,
 ) -> None:
-    """Ask the boxes of `jobs` for one batch and save the answers; put those that fail into `failures`."""
-    if not jobs:
-        return
+    """Ask the boxes of `jobs` for one batch and save the answers."""
     boxes = [job.box for job in jobs]
     try:
         answers = type(boxes[0]).predict_together(boxes, batch)
-        checked = [check_predictions(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
+        checked = [check_answers(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
     except StorageError:
         raise
     except Exception as error:  # a box of the user's own raises what it likes
         if len(jobs) == 1:
-            failures[boxes[0].name] = _as_fute_error(error, boxes[0], len(batch))
+            jobs[0].error = _as_fute_error(error, boxes[0], len(batch))
         for job in jobs if len(jobs) > 1 else []:  # find out which one it was
-            _ask([job], batch, cache, failures)
+            _ask([job], batch, keys, cache)
         return
-    fresh: dict[str, Floats] = {}
+    fresh: dict[str, Answer | Failure] = {}
     for job, rows in zip(jobs, checked, strict=True):
-        own = {cache.key(job.box.fingerprint, item): row for item, row in zip(batch, rows, strict=True)}
-        job.known.update(own)
-        fresh.update(own)
+        own = keys[job.box.name]
+        job.asked += len(batch)
+        for item, answer in zip(batch, rows, strict=True):
+            fresh[own[item]] = answer
+            job.take(own[item], answer)
     cache.put(fresh)
+
+
+def _ask_streaming(group: Sequence[_Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
+    """Ask a group that hands over each answer when it is there; save answers as they come."""
+    questions = [(job, key, item) for job in group for key, item in job.missing.items()]
+    meters = {job.box.name: BoxMeter(budget, job.box) for job in group}
+    fresh: dict[str, Answer | Failure] = {}
+    saved = time.monotonic()
+    stopped: BudgetError | None = None
+    answers: Iterator[tuple[int, Answers | Exception]] = type(group[0].box).stream(
+        [(job.box, item) for job, _, item in questions], meters
+    )
+    try:
+        for index, answer in answers:
+            job, key, _ = questions[index]
+            if isinstance(answer, BudgetError):
+                stopped = answer
+                continue
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                fresh[key] = check_answers(job.box, answer, 1)[0]
+            except StorageError:
+                raise
+            except Exception as error:
+                job.error = job.error or _as_fute_error(error, job.box, 1)
+                continue
+            job.take(key, fresh[key])
+            job.asked += 1
+            if len(fresh) >= _SAVE_AT or time.monotonic() - saved > _SAVE_AFTER_SECONDS:
+                cache.put(fresh)
+                fresh, saved = {}, time.monotonic()
+                yield
+    finally:
+        close = getattr(answers, "close", None)
+        if close is not None:
+            close()
+        cache.put(fresh)
+    yield
+    if stopped is not None:
+        raise stopped
 
 
 def _as_fute_error(error: Exception, box: BlackBox, n: int) -> FuteError:

@@ -19,6 +19,8 @@ from fute.methods.base import Embedded, bootstrap_counts
 from fute.surrogates.features import Features
 
 Weights = NDArray[Any]
+# Answers in free text span as many directions as there are features: W keeps its strongest, to stay small.
+_TEXT_RANK = 16
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class LinearProbe:
     `W = (ΦᵀΦ/n + λI)⁻¹ Φᵀ(Ψ − Ψ̄)/n`, where Φ (n, d) are frozen features of the inputs, `Ψ = P E` (n, k)
     the expected label embeddings under the class probabilities P (n, C), and E (C, k) the features of the
     label names. So `W = A Eᵀ` with `A = (ΦᵀΦ/n + λI)⁻¹ Φᵀ(P − P̄)/n` (d, C): kept as these factors.
-    Nothing is trained, the order of the labels doesn't matter, and the bootstrap is exact.
+    A score is one column, named by its label. For texts and spans Ψ is the features of the answers, and W is kept
+    to its 16 strongest directions. Nothing is trained, the order of the labels doesn't matter, and the bootstrap is exact.
 
     Attributes:
         regularisation: λ > 0, relative to features of length 1.
@@ -55,18 +58,28 @@ class LinearProbe:
         self, examples: Examples, features: Features, seed: int, progress: Progress = silent
     ) -> Embedded:
         phi = features(examples.inputs, progress)
-        left = ridge(phi, examples.probabilities, np.ones(len(phi)), self.regularisation)
+        targets, right = self._targets(examples, phi, features)
+        left = ridge(phi, targets, np.ones(len(phi)), self.regularisation)
         # Matrices this small are fastest on one thread, and many times slower where two fight for a core.
         with threadpool_limits(limits=1, user_api="blas"):
             resampled = [
-                scipy.linalg.cho_solve((factor, True), _moment(phi, examples.probabilities, weights))
+                scipy.linalg.cho_solve((factor, True), _moment(phi, targets, weights))
                 for weights, factor in _resamples(_Rows(phi), self.replicates, seed, self.regularisation)
             ]
         return Embedded(
             left=left,
-            right=np.ascontiguousarray(features.of_texts(examples.labels).T),
+            right=right,
             replicates=np.array(resampled, dtype=np.float16).reshape(self.replicates, *left.shape),
         )
+
+    def _targets(self, examples: Examples, phi: Floats, features: Features) -> tuple[Floats, Floats]:
+        """What is regressed on (n, r), and what its columns stand for (k, r)."""
+        if examples.output in ("class", "score"):
+            return examples.probabilities, np.ascontiguousarray(features.of_texts(examples.labels).T)
+        answers = features.of_texts(list(map(str, examples.targets)))
+        weights = ridge(phi, answers, np.ones(len(phi)), self.regularisation)
+        axes = np.linalg.svd(weights, full_matrices=False)[2][:_TEXT_RANK].T
+        return answers @ axes, np.ascontiguousarray(axes, dtype=np.float32)
 
 
 def ridge(phi: Floats, targets: Floats, weights: Weights, regularisation: float) -> Floats:

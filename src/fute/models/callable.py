@@ -50,7 +50,7 @@ class CallableModel(BlackBox):
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.labels = check_labels(self.name, labels)
-        self.is_pair = pair
+        self.shape = "pair" if pair else "text"
         self._version = version
 
     @functools.cached_property

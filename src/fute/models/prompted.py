@@ -43,6 +43,7 @@ class PromptedLLM(BlackBox):
     """
 
     kind = "llm"
+    batch = 32
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class PromptedLLM(BlackBox):
         self.template = PromptTemplate(template)
         self.verbalizer = Verbalizer({k: (v,) if isinstance(v, str) else tuple(v) for k, v in labels.items()})
         self.labels = self.verbalizer.labels
-        self.is_pair = self.template.is_pair
+        self.shape = "pair" if self.template.is_pair else "text"
         self.chat, self.system, self.max_tokens = chat, system, max_tokens
         if system is not None and not chat:
             raise ConfigError(f"model {self.name}: `system` needs `chat: true`")

@@ -35,7 +35,8 @@ class SklearnModel(BlackBox):
     def __init__(
         self, estimator: Any, *, name: str, labels: Sequence[str] | None = None, pair: bool = False
     ) -> None:
-        self.estimator, self.name, self.is_pair = estimator, name, pair
+        self.estimator, self.name = estimator, name
+        self.shape = "pair" if pair else "text"
         try:
             classes = estimator.classes_
         except AttributeError:
