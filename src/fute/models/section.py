@@ -1,0 +1,50 @@
+"""What every `models:` entry of `fute.yaml` has in common: a section that builds a black box."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from fute.core.section import Name, Section
+from fute.models.base import BlackBox, Price
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where a black box is built.
+
+    Attributes:
+        folder: the project's; relative paths start there.
+        dtype: "auto", "float32" or "bfloat16".
+        prices: by model id.
+        trust: whether files that can run code when they are loaded (pickles) may be.
+    """
+
+    folder: Path
+    dtype: str = "auto"
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    trust: bool = False
+
+    def local(self, name: str) -> str:
+        """A name as it is, or the path of what lies in the folder under it."""
+        return str(self.folder / name) if (self.folder / name).exists() else name
+
+
+class ModelSection(Section):
+    """One entry of `models:`. A kind of black box is a subclass, registered in `models.kinds`.
+
+    Attributes:
+        KEY: the key that tells this kind from the others.
+    """
+
+    KEY: ClassVar[str]
+
+    name: Name
+    task: str | None = None
+
+    @abstractmethod
+    def build(self, here: Here) -> BlackBox:
+        """The black box. Raises FuteError where it can't be made."""
