@@ -16,7 +16,10 @@ FIGURES = {
         "benchmarks.label_plain",
         "prompt tokens per second, one prompt on SmolLM2, 1,000 short texts",
     ),
-    "runner-overhead": ("benchmarks.runner", "% that the runner adds to a model of 1 ms an item, 10,000 items"),
+    "runner-overhead": (
+        "benchmarks.runner",
+        "% that the runner adds to a model of 1 ms an item, 10,000 items",
+    ),
     "runner-cached": ("benchmarks.runner", "seconds of a second run over 100,000 items, all cached"),
     "runner-memory": ("benchmarks.runner", "MiB that 100,000 items of 500 characters take, texts included"),
     "demo-first": ("benchmarks.demo", "seconds of a first `fute demo`, weights not yet converted"),

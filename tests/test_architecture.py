@@ -15,7 +15,7 @@ from fute.cli.main import cli
 SOURCE = Path(fute.__file__).parent
 # Each may import from those before it.
 ROOMS = ["core", "weights", "text", "data", "models", "labelling", "surrogates", "methods", "space"]
-ROOMS += ["selection", "plots", "api", "project", "cli"]
+ROOMS += ["selection", "plots", "api", "config", "project", "cli"]
 HEAVY = {
     "torch": ["weights", "models/backends", "surrogates", "methods/tupate.py"],
     "transformers": ["weights", "models/backends", "surrogates", "methods/tupate.py"],
@@ -201,7 +201,7 @@ COMMANDS = dict(commands(cli))
 
 
 def test_the_commands_are_these():
-    top = ["demo", "doctor", "init", "map", "plan", "rank", "run", "space"]
+    top = ["demo", "doctor", "init", "map", "plan", "prompts", "rank", "run", "space"]
     below = ["compare", "ls", "rm", "show"]
     assert sorted(COMMANDS) == ["fute", *(f"fute {n}" for n in top), *(f"fute space {n}" for n in below)]
 

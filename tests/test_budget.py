@@ -1,4 +1,6 @@
-"""Caps hold: with many threads and two processes at once, and after a kill; money is counted in whole nanodollars."""
+"""Caps hold: with many threads and two processes at once, and after a kill; money is counted in whole
+nanodollars.
+"""
 
 import threading
 
@@ -12,9 +14,11 @@ from fute.models.base import Price, Usage
 from tests.helpers import refused
 from tests.storage import finish, start
 
+PRICE = Price(1.0, 4.0)
+
 
 class Box:
-    def __init__(self, name="box", price=Price(1.0, 4.0)):
+    def __init__(self, name="box", price=PRICE):
         self.name, self.price = name, price
 
 
@@ -35,7 +39,11 @@ def test_what_was_not_used_is_put_back_but_not_the_call():
 
 @pytest.mark.parametrize(
     ("caps", "name"),
-    [(Caps(max_calls=2), "max_calls"), (Caps(max_tokens=20), "max_tokens"), (Caps(max_cost=22e-6), "max_cost")],
+    [
+        (Caps(max_calls=2), "max_calls"),
+        (Caps(max_tokens=20), "max_tokens"),
+        (Caps(max_cost=22e-6), "max_cost"),
+    ],
 )
 def test_a_cap_can_be_reached_but_not_passed(caps, name):
     budget = Budget(caps=caps)

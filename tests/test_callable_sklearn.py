@@ -392,11 +392,18 @@ def test_an_estimator_of_pairs_gets_both_texts():
     assert checked(model, [Input("a", "good"), Input("a", "bad")]) == [[0, 1], [1, 0]]
 
 
+def test_a_regressor_answers_scores():
+    pipeline = fitted(Ridge(), [0, 1] * 3)
+    model = SklearnModel(pipeline, name="ridge", labels=["quality"])
+    assert (model.output, model.labels) == ("score", ("quality",))
+    assert checked(model, ASKED) == pytest.approx(pipeline.predict([i.text for i in ASKED])[:, None])
+
+
 @pytest.mark.parametrize(
     ("make", "labels", "words"),
     [
         (lambda: make_pipeline(TfidfVectorizer(), LinearSVC()), None, ["without `classes_`", ".fit("]),
-        (lambda: fitted(Ridge(), [0, 1] * 3), None, ["without `classes_`", "classifier"]),
+        (lambda: fitted(Ridge(), [0, 1] * 3), ["a", "b"], ["a regressor has one score", "a, b"]),
         (lambda: "a path", None, ["a str without `classes_`"]),
         (lambda: fitted(LinearSVC()), ["a", "b", "c"], ["3 labels for 2 classes", "neg, pos, in this order"]),
         (lambda: fitted(LinearSVC()), ["same", "same"], ["at least two different labels"]),

@@ -48,7 +48,7 @@ def test_the_whole_way_from_init_to_map(project):
     assert {row["name"]: row["to_label"] for row in planned["models"]} == dict.fromkeys(
         ["smol-review", "smol-recommend", "smol-chat", "word-counts", "is-question"], 40
     )
-    assert all(row["tokens"] > 40 for row in planned["models"] if row["kind"] == "llm")
+    assert all(row["tokens_in"] > 40 for row in planned["models"] if row["kind"] == "llm")
     assert planned["seconds"] > 0
 
     first = json_of("run", *at)

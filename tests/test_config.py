@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fute import Project
-from fute.core.config import read_project
+from fute.config import read_project
 from fute.core.errors import ConfigError
 from tests.helpers import refused, write
 
@@ -78,7 +78,7 @@ def test_what_is_not_said_has_a_default(tmp_path):
 
 
 def test_the_example_projects_are_valid(tmp_path):
-    demo = Path(read_project.__code__.co_filename).parents[1] / "demo"
+    demo = Path(read_project.__code__.co_filename).parent / "demo"
     for name, models in (("init.yaml", 5), ("demo.yaml", 16)):
         assert len(read(tmp_path, (demo / name).read_text(encoding="utf-8")).models) == models
 
@@ -122,7 +122,7 @@ def change(old, new):
         (SMALL + "sede: 1\n", 6, ["unknown key `sede`", 'Did you mean "seed"?', "surrogate, method, corpus"]),
         (change("corpus.jsonl", "corpus.jsonl, smple: 3"), 1, ["`smple`", 'Did you mean "sample"?']),
         (change("reviews.csv", "reviews.csv, lable: x"), 3, ["`lable`", 'Did you mean "label"?']),
-        (change("name: rule", "name: rule, templat: x"), 5, ["`templat`", 'Did you mean "template"?']),
+        (change("name: rule", "name: rule, pari: true"), 5, ["`pari`", 'Did you mean "pair"?']),
         # missing keys
         (change("corpus: {path: corpus.jsonl}\n", ""), 1, ["`corpus` is missing", "add the key `corpus`"]),
         (change("name: reviews, ", ""), 3, ["`datasets.0.name` is missing", "add the key `name`"]),
@@ -132,14 +132,22 @@ def change(old, new):
         # kinds of model
         (change('python: "mymodels:rule", ', ""), 5, ["`models.0`", "exactly one of `llm`", "none"]),
         (change("name: rule", "name: rule, llm: m"), 5, ["exactly one of", "['llm', 'python']"]),
-        (change('python: "mymodels:rule"', "llm: m"), 5, ["needs a `template`", "{{ text }}"]),
+        (
+            change('python: "mymodels:rule", labels: [bad, good]', "llm: m, labels: {no: n, yes: y}"),
+            5,
+            ["needs a `template`", "{{ text }}"],
+        ),
         (
             change('python: "mymodels:rule"', 'llm: m, template: "{{ text }}"'),
             5,
-            ["an `llm` needs `labels`", "a mapping", '{negative: [" bad"]'],
+            ["an LLM needs `labels`", "a mapping", '{negative: [" bad"]'],
         ),
         (change(", labels: [bad, good]", ""), 5, ["a `python` model needs `labels`", "list"]),
-        (change("name: rule", "name: rule, template: x"), 5, ["`template` is for an `llm` only"]),
+        (
+            change("name: rule", "name: rule, template: x"),
+            5,
+            ["unknown key `template`", "name, task, python, labels, pair"],
+        ),
         # names
         (
             change("models:", "  - {name: reviews, path: b.csv}\nmodels:"),

@@ -27,10 +27,10 @@ def plain_log_probability(llm: PromptedLLM, prompt: str, word: str) -> float:
 
 
 def plain_probabilities(llm: PromptedLLM, item: Input) -> np.ndarray:
-    prompt = llm._prompt(item)
+    prompt = llm._text(item)
     scores = [
         np.logaddexp.reduce([plain_log_probability(llm, prompt, word) for word in words])
-        for words in llm.verbalizer.words.values()
+        for words in llm.prompt.verbalizer.words.values()
     ]
     return np.exp(scores) / np.exp(scores).sum()
 
@@ -69,16 +69,18 @@ def test_it_tells_good_from_bad():
 def test_a_long_text_loses_its_end_but_never_the_question():
     llm = box(max_tokens=64)
     long = Input("good " * 100_000)
-    encoded, cut = llm._encode([long, TEXTS[0]])
-    assert cut == 1
+    encoded, fitted = llm._encode([long, TEXTS[0]])
+    assert len(fitted[0]) < len(long)
+    assert fitted[1] is TEXTS[0]
     assert len(encoded[0]) <= 64
     assert llm._lm.tokenizer.decode(encoded[0]).startswith("Review: good good")
     assert llm._lm.tokenizer.decode(encoded[0]).endswith(" good \nSentiment:")
     assert np.isfinite(llm.predict([long])).all()
+    assert llm.cut == 1
 
 
 def test_a_template_longer_than_the_limit_is_refused():
-    with pytest.raises(ConfigError, match="template alone"):
+    with pytest.raises(ConfigError, match="prompt without any text"):
         box("word " * 100 + "{{ text }}", max_tokens=32).predict(TEXTS[:1])
 
 
@@ -91,12 +93,11 @@ def test_words_that_begin_alike_are_refused_when_one_is_the_others_beginning():
 def test_a_pair_template_reads_both_texts():
     llm = box("{{ text }} Question: {{ text_pair }} Answer:", {"no": " No", "yes": " Yes"})
     assert llm.is_pair
-    assert llm._prompt(Input("It rains.", "Is it wet?")) == "It rains. Question: Is it wet? Answer:"
+    assert llm._text(Input("It rains.", "Is it wet?")) == "It rains. Question: Is it wet? Answer:"
 
 
-def test_system_without_chat_is_refused():
-    with pytest.raises(ConfigError, match="needs `chat: true`"):
-        box(system="Be brief.")
+def test_without_a_chat_a_system_prompt_is_the_beginning():
+    assert box(system="Be brief.")._text(Input("Fine.")) == "Be brief.\n\nReview: Fine.\nSentiment:"
 
 
 def test_fingerprint_follows_all_that_decides_the_answer():
@@ -129,5 +130,5 @@ def test_a_local_folder_of_safetensors_works_like_the_package(tmp_path):
     llm = box()
     llm._lm._model.save_pretrained(tmp_path)
     llm._lm.tokenizer.save_pretrained(tmp_path)
-    local = PromptedLLM(str(tmp_path), llm.template.source, WORDS, dtype="float32")
+    local = PromptedLLM(str(tmp_path), llm.prompt.template.source, WORDS, dtype="float32")
     assert local.predict(TEXTS) == pytest.approx(llm.predict(TEXTS), abs=1e-5)

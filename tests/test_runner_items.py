@@ -1,4 +1,6 @@
-"""Labelling item by item: what fails, what is asked again, what a cap leaves, and answers that come one by one."""
+"""Labelling item by item: what fails, what is asked again, what a cap leaves, and answers that come one by
+one.
+"""
 
 import numpy as np
 import pytest

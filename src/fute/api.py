@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fute.core.config import DEFAULT_SURROGATE
 from fute.core.errors import ModelError
 from fute.core.files import cache_dir
 from fute.core.hashing import digest
 from fute.core.progress import Progress, silent
-from fute.core.types import Examples, Kind, Span, SpaceSpec, TaskEmbedding
+from fute.core.types import Examples, Kind, SpaceSpec, Span, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.labelling.cache import PredictionCache
@@ -25,7 +25,7 @@ from fute.models.base import BlackBox
 from fute.selection.rank import Ranking
 from fute.selection.rank import rank as rank_embeddings
 from fute.space.space import Space
-from fute.surrogates.base import Surrogate
+from fute.surrogates.base import DEFAULT_SURROGATE, Surrogate
 from fute.surrogates.features import Features
 
 # The least share of U that a model must have answered to be embedded.
@@ -120,9 +120,11 @@ class Embedder:
         """The DTE of a labelled dataset."""
         return self.embed(dataset.name, "dataset", dataset.examples, dataset_provenance(dataset), progress)
 
-    def label(self, models: Sequence[BlackBox], corpus: Corpus, progress: Progress = silent) -> Labelled:
-        """The models' answers on U, asked for where they aren't kept yet."""
-        return label(models, corpus.inputs, self.predictions, progress)
+    def label(
+        self, models: Sequence[BlackBox], corpus: Corpus, progress: Progress = silent, **options: Any
+    ) -> Labelled:
+        """The models' answers on U, asked for where they aren't kept yet; options as for `runner.label`."""
+        return label(models, corpus.inputs, self.predictions, progress, **options)
 
 
 def dataset_provenance(dataset: Dataset) -> dict[str, Any]:
@@ -213,11 +215,12 @@ def model_examples(model: BlackBox, labelled: Labelled) -> Examples:
     answered = labelled.answered[model.name]
     n, m = len(answered.inputs), len(answered.rows)
     if m < 2 or m < _LEAST_ANSWERED * n:
-        kinds = labelled.failed_items().get(model.name, {})
+        kinds = labelled.failed_items().get(model.name, Counter())
         raise ModelError(
             f"model {model.name} answered {m} of {n} texts, too few to embed it",
             expected=f"at least {_LEAST_ANSWERED:.0%} of them",
-            found=", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "the others were not asked",
+            found=", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            or "the others were not asked",
             fix="run again for those that weren't asked; `--retry` also asks for answers that had no label",
         )
     if model.output in ("class", "score"):

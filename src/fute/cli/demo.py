@@ -9,7 +9,7 @@ import click
 
 from fute.cli import show
 from fute.cli.steps import copy_example, raise_failures, summary, write_map
-from fute.core.config import PROJECT_FILE
+from fute.config import PROJECT_FILE
 from fute.project import Project
 
 _FILES = ["reviews.csv", "headlines.csv", "corpus.jsonl", "blackboxes.py"]

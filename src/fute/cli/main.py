@@ -12,9 +12,12 @@ import click
 import fute
 from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
-from fute.core.config import PROJECT_FILE
+from fute.config import PROJECT_FILE
 from fute.core.errors import FuteError
+from fute.core.offline import go_offline
+from fute.labelling.budget import Caps
 from fute.project import Project
+from fute.text.families import families, load_family
 
 EXIT_INTERRUPTED = 130
 
@@ -27,6 +30,16 @@ _project = click.option(
     help="The project's folder [.].",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+_retry = click.option(
+    "--retry",
+    is_flag=True,
+    help="Also ask again where the answer held no label (empty, cut off, not understood).",
+)
+_offline = click.option("--offline", is_flag=True, help="Open no network connection; use what is here.")
+_trust = click.option(
+    "--trust", is_flag=True, help="Load models from pickles, too. A pickle can run any code: only your own."
+)
 
 
 def _example(command: str) -> str:
@@ -53,47 +66,69 @@ def init(folder: Path, force: bool) -> None:
 
 
 @cli.command(epilog=_example("fute plan --json"))
+@_retry
+@_trust
 @_project
 @_json
-def plan(folder: Path, as_json: bool) -> None:
-    """Show what `run` would ask the models for, and about how long it takes. Changes nothing."""
-    rows = Project(folder).plan()
-    seconds = sum(row.seconds for row in rows)
+def plan(retry: bool, trust: bool, folder: Path, as_json: bool) -> None:
+    """Show what `run` would ask the models for: calls, tokens, time, and money where prices are known.
+
+    Calls, tokens and money are what it takes at most. Changes nothing and asks no model.
+    """
+    project = Project(folder, trust=trust)
+    rows = project.plan(retry)
     if as_json:
-        show.print_json({"models": [vars(row) for row in rows], "seconds": seconds})
-        return
-    columns = [
-        ("items", "right"),
-        ("cached", "right"),
-        ("to label", "right"),
-        ("tokens", "right"),
-        ("time", "right"),
-    ]
-    show.table(
-        "To label",
-        [("model", "left"), ("kind", "left"), *columns],
-        [
-            [r.name, r.kind, r.items, r.cached, r.to_label, "–" if r.tokens is None else f"{r.tokens:,}",
-             show.duration(r.seconds) if r.to_label else "–"]
-            for r in rows
-        ],
-    )  # fmt: skip
-    todo = sum(row.to_label for row in rows)
-    click.echo(
-        f"{todo:,} answers to ask for, about {show.duration(seconds)}." if todo else "Nothing to label."
-    )
+        show.print_json(
+            {
+                "models": [vars(row) for row in rows],
+                "seconds": sum(row.seconds for row in rows),
+                "spent": vars(project.budget.spent),
+                "caps": vars(project.budget.caps),
+            }
+        )
+    else:
+        show.plan(rows, project.budget.spent, project.budget.caps)
 
 
-@cli.command(epilog=_example("fute run --project my-project"))
+@cli.command(epilog=_example("fute run --max-cost 2.50 --max-calls 5000"))
+@click.option("--max-calls", type=click.IntRange(min=0), help="Ask at most this many questions.")
+@click.option("--max-tokens", type=click.IntRange(min=0), help="Read and write at most this many tokens.")
+@click.option("--max-cost", type=click.FloatRange(min=0), help="Spend at most this many US dollars.")
+@_retry
+@_offline
+@_trust
 @_project
 @_json
-def run(folder: Path, as_json: bool) -> None:
-    """Label, embed and store everything in fute.yaml. Run it again after a stop: nothing is done twice."""
-    project = Project(folder)
+def run(
+    max_calls: int | None,
+    max_tokens: int | None,
+    max_cost: float | None,
+    retry: bool,
+    offline: bool,
+    trust: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Label, embed and store everything in fute.yaml. Run it again after a stop: nothing is done twice.
+
+    Caps are never passed, however many questions are asked at once. Those given here hold for this run,
+    those of `budget:` in fute.yaml for all runs together.
+    """
+    if offline:
+        go_offline()
+    project = Project(folder, trust=trust)
+    caps = Caps(max_calls, max_tokens, max_cost)
     with show.progress() as progress:
-        report = project.run(progress)
+        report = project.run(progress, caps=caps, retry=retry, offline=offline)
     if as_json:
-        show.print_json({**vars(report), "failures": {k: str(v) for k, v in report.failures.items()}})
+        show.print_json(
+            {
+                **vars(report),
+                "failures": {k: str(v) for k, v in report.failures.items()},
+                "stopped": str(report.stopped) if report.stopped else None,
+                "spent": vars(report.spent),
+            }
+        )
     else:
         click.echo(summary(report))
     raise_failures(report)
@@ -106,16 +141,20 @@ def run(folder: Path, as_json: bool) -> None:
     is_flag=True,
     help="Show the truth beside it: ask the models for the rows that `test` holds out.",
 )
+@_offline
+@_trust
 @_project
 @_json
-def rank(dataset: str, accuracy: bool, folder: Path, as_json: bool) -> None:
+def rank(dataset: str, accuracy: bool, offline: bool, trust: bool, folder: Path, as_json: bool) -> None:
     """Rank the models of the space for DATASET, best first, with 90 % intervals."""
-    project = Project(folder)
+    if offline:
+        go_offline()
+    project = Project(folder, trust=trust)
     result = project.rank(dataset)
     truth = None
     if accuracy:
         with show.progress() as progress:
-            truth = project.accuracies(dataset, progress)
+            truth = project.accuracies(dataset, progress, offline=offline)
     if as_json:
         content = result.as_dict()
         if truth is not None:
@@ -138,6 +177,25 @@ def draw_map(out: Path, folder: Path) -> None:
     """Draw the map: what lies close does the same. The ending of --out tells the format."""
     write_map(Project(folder), out)
     click.echo(out)
+
+
+@cli.command(epilog=_example("fute prompts sentiment-paper"))
+@click.argument("family", required=False)
+@_project
+@_json
+def prompts(family: str | None, folder: Path, as_json: bool) -> None:
+    """List the families of prompts that fute brings, or the prompts of FAMILY (a name or a YAML file)."""
+    if family is None:
+        found = [load_family(name) for name in families()]
+        rows = [{"name": f.name, "prompts": len(f.prompts), "source": f.source} for f in found]
+    else:
+        one = load_family(family, folder)
+        rows = [{"id": p.id, "template": p.template, "labels": dict(p.labels)} for p in one.prompts]
+    if as_json:
+        show.print_json(rows)
+        return
+    columns = [(name, "left") for name in rows[0]]
+    show.table(family or "Families of prompts", columns, [[str(v) for v in row.values()] for row in rows])
 
 
 @cli.group(epilog=_example("fute space ls"))

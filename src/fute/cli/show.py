@@ -15,7 +15,10 @@ from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
+from fute.core.errors import listing
 from fute.core.progress import Progress as Report
+from fute.labelling.budget import Caps, Spent
+from fute.project import PlannedModel
 from fute.selection.rank import Ranking
 
 _STDERR = Console(stderr=True, highlight=False)
@@ -90,6 +93,47 @@ def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequenc
             )
         )
     stdout().print(shown)
+
+
+def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
+    """Print what labelling would take, what is spent, and which cap would stop it."""
+    columns = [
+        (name, "right")
+        for name in ("items", "cached", "to label", "calls", "tokens in", "out", "cost", "time")
+    ]
+    table(
+        "To label",
+        [("model", "left"), ("kind", "left"), *columns],
+        [
+            [
+                *(r.name, r.kind, r.items, r.cached, r.to_label, f"{r.calls:,}"),
+                *(f"{n:,}" if n else "–" for n in (r.tokens_in, r.tokens_out)),
+                "?" if r.cost is None else money(r.cost) if r.cost else "–",
+                duration(r.seconds) if r.to_label else "–",
+            ]
+            for r in rows
+        ],
+    )
+    todo = sum(r.to_label for r in rows)
+    cost = sum(r.cost or 0.0 for r in rows)
+    unknown = [r.name for r in rows if r.cost is None and r.to_label]
+    time = duration(sum(r.seconds for r in rows))
+    line = f"{todo:,} answers to ask for, about {time}" if todo else "Nothing to label"
+    line += f", at most {money(cost)}" if cost else ""
+    line += f", and what {listing(unknown)} may cost (see `prices:`)" if unknown else ""
+    click.echo(f"{line}.")
+    if spent.calls:
+        click.echo(f"Spent so far: {spent.calls:,} calls, {spent.tokens:,} tokens, {money(spent.cost)}.")
+    wanted = Spent(sum(r.calls for r in rows), sum(r.tokens_in + r.tokens_out for r in rows), cost)
+    for name, value in vars(wanted).items():
+        cap = getattr(caps, f"max_{name}")
+        if cap is not None and getattr(spent, name) + value > cap:
+            remark(f"`max_{name}: {cap:g}` may stop this before its end.")
+
+
+def money(dollars: float) -> str:
+    """`$0.0042`, `$12.50`: with two digits that tell something."""
+    return f"${dollars:,.2f}" if dollars >= 1 or not dollars else f"${dollars:.2g}"
 
 
 _BAR = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fute.cli import show
-from fute.core.config import PROJECT_FILE
+from fute.config import PROJECT_FILE
 from fute.core.errors import ConfigError
 from fute.core.files import storing
 from fute.project import STATE_FOLDER, Project, RunReport
@@ -19,16 +19,24 @@ EXIT_WRONG_INPUT = 2
 def summary(report: RunReport) -> str:
     answers = f"{report.asked:,} answers asked for, {report.cached:,} from the cache"
     embeddings = f"{len(report.embedded)} embeddings made, {len(report.unchanged)} unchanged"
-    return f"{answers}; {embeddings}; {show.duration(report.seconds)}."
+    cost = f"; {show.money(report.spent.cost)} spent at most" if report.spent.cost else ""
+    return f"{answers}; {embeddings}; {show.duration(report.seconds)}{cost}."
 
 
 def raise_failures(report: RunReport) -> None:
     for name, count in report.cut.items():
         show.remark(f"{name}: {count} texts were too long and lost their end (see `max_tokens`)")
+    for name, kinds in report.failed_items.items():
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        again = "run again to ask for them" if "error" in kinds else "`fute run --retry` asks again"
+        show.remark(f"{name}: some texts have no answer: {listed} ({again})")
     for name, error in report.failures.items():
         show.remark(f"error: {name}: {error}")
     if report.failures:
         show.remark("The others are done. Correct these and run again: what is labelled is kept.")
+    if report.stopped is not None:
+        show.remark(f"stopped with {report.left:,} questions left: {report.stopped}")
+    if report.failures or report.stopped is not None:
         raise SystemExit(EXIT_WRONG_INPUT)
 
 

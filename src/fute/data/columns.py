@@ -33,7 +33,7 @@ def inputs_of(
     for row, place in enumerate(table.places):
         values = [_text(column[row], f"{table.origin}, {place}", name) for name, column in columns]
         if all(value.strip() for value in values):
-            inputs.append(Input(*values))
+            inputs.append(Input(values[0], values[1] if text_pair is not None else None))
             rows.append(row)
         elif not drop_empty:
             empty = next(name for (name, _), value in zip(columns, values, strict=True) if not value.strip())

@@ -86,14 +86,16 @@ def fit(item: Input, shape: Shape) -> Input:
     """The input in the shape a model reads, always cut the same way.
 
     - to "text": the parts are joined by line breaks.
-    - to "pair": a single text is cut at the sentence end nearest to its middle, else at the nearest space, else
+    - to "pair": a single text is cut at the sentence end nearest to its middle, else at the nearest space,
+    else
       it is paired with itself. Options become lines below the first text.
-    - to "question-context": a pair stays as it is. In a single text the first sentence that ends in a question
+    - to "question-context": a pair stays as it is. In a single text the first sentence that ends in a
+    question
       mark is the question, else the last sentence; the rest is the context. A text of one sentence is its own
       context.
     - to "question-options": options stay as they are. A single text is cut as for a pair; the words of its
-      second part, in four runs of nearly equal length, are the options ("yes" and "no" where that part has one
-      word).
+      second part, in four runs of nearly equal length, are the options ("yes" and "no" where that part has
+      one word).
     """
     if shape == "question-options":
         return item if item.options else _with_options(item)
@@ -109,9 +111,7 @@ def fit(item: Input, shape: Shape) -> Input:
 def _as_pair(text: str) -> Input:
     middle = len(text) / 2
     for pattern in (_SENTENCE_END, _SPACE):
-        cuts = [
-            m for m in pattern.finditer(text) if text[: m.start()].strip() and text[m.end() :].strip()
-        ]
+        cuts = [m for m in pattern.finditer(text) if text[: m.start()].strip() and text[m.end() :].strip()]
         if cuts:
             cut = min(cuts, key=lambda m: abs(m.end() - middle))
             return Input(text[: cut.end()].rstrip(), text[cut.end() :])

@@ -1,8 +1,8 @@
 """Hard caps on calls, tokens and money, and the ledger of what is spent.
 
 What asking may use at most is taken out before it is asked, in one transaction, and what was not used is put
-back after. So a cap holds with many requests in flight, with two processes on one ledger, and after `kill -9`:
-what was reserved then stays spent, since nobody knows whether it was.
+back after. So a cap holds with many requests in flight, with two processes on one ledger, and after `kill
+-9`: what was reserved then stays spent, since nobody knows whether it was.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Budget:
         StorageError: the ledger can't be read or written.
     """
 
-    def __init__(self, path: Path | None = None, caps: Caps = Caps()) -> None:  # noqa: B008
+    def __init__(self, path: Path | None = None, caps: Caps = Caps()) -> None:
         self.path, self.caps = path, caps
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
@@ -135,12 +135,16 @@ class Budget:
             with self._using() as db:
                 db.execute(_ADD, back)
 
-    def _row(self, box: BlackBox, usage: Usage) -> tuple[str, int, int, int]:
+    def check(self, box: BlackBox) -> None:
+        """Raise ConfigError where the cost is capped and the box's price isn't known."""
         if box.price is None and self.caps.max_cost is not None:
             raise ConfigError(
                 f"model {box.name}: no price is known, so `max_cost` can't be kept",
                 fix="give dollars per million tokens in fute.yaml: prices: {model-id: {input: 0.1, output: 0.4}}",
             )
+
+    def _row(self, box: BlackBox, usage: Usage) -> tuple[str, int, int, int]:
+        self.check(box)
         tokens = usage.tokens_in + usage.tokens_out
         return box.name, usage.calls, tokens, nanodollars(box.price, usage)
 

@@ -36,16 +36,17 @@ class PredictionCache:
         return {key: Failure(*json.loads(value)) for key, value in found.items()}
 
     def put(self, answers: Mapping[str, Answer | Failure]) -> None:
-        """Keep answers, and what failed: a failure is never an answer, and an answer ends a failure."""
+        """Keep answers, and what failed: a failure is never an answer, and who looks for an answer first
+        need not know that there once was a failure.
+        """
         if self._answers is None or self._failures is None:
             return
         good = {key: _encode(a) for key, a in answers.items() if not isinstance(a, Failure)}
         bad = {key: a for key, a in answers.items() if isinstance(a, Failure)}
         if good:
             self._answers.put(good)
-        if bad or len(self._failures):
-            self._failures.remove(answers)
         if bad:
+            self._failures.remove(bad)
             self._failures.put({key: json.dumps([f.kind, f.detail[:500]]).encode() for key, f in bad.items()})
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.errors import BudgetError, FuteError, ModelError, StorageError
+from fute.core.errors import BudgetError, ConfigError, FuteError, ModelError, StorageError
 from fute.core.progress import Progress, silent
 from fute.core.types import Answer, Answers, Failure, Floats, Input
 from fute.data.corpus import fit
@@ -91,7 +91,9 @@ class Labelled:
 
     def failed_items(self) -> dict[str, Counter[str]]:
         """For each model with items that failed, how many of each kind."""
-        counts = {name: Counter(f.kind for f in one.failed.values()) for name, one in self.answered.items()}
+        counts = {
+            name: Counter(str(f.kind) for f in one.failed.values()) for name, one in self.answered.items()
+        }
         return {name: kinds for name, kinds in counts.items() if kinds}
 
 
@@ -144,7 +146,8 @@ def label(
 ) -> Labelled:
     """The answers of every box to every input.
 
-    Each answer is checked, then saved: with its batch, or where answers come one by one, within a fraction of a
+    Each answer is checked, then saved: with its batch, or where answers come one by one, within a fraction
+        of a
     second. So stopping at any moment loses little. A box that fails never stops the others. An item that
     fails has no answer; it is asked again where it got none at all (`Failure.kind` "error"), and where the
     model answered, but nothing that can be used, only with `retry`.
@@ -160,7 +163,6 @@ def label(
 
     Raises:
         StorageError: answers can't be saved.
-        ConfigError: the budget caps the cost, and a price is not known.
     """
     jobs = _jobs(boxes, inputs, cache, retry)
     budget = budget or Budget()
@@ -172,7 +174,12 @@ def label(
         done = sum(job.asked if job.error is None else len(job.missing) for job in jobs)
         progress("labelling", done, total)
 
-    for group in _groups(jobs):
+    for job in jobs:
+        try:
+            budget.check(job.box)
+        except ConfigError as error:
+            job.error = error
+    for group in _groups([job for job in jobs if job.error is None]):
         if offline and group[0].box.is_remote:
             for job in group:
                 job.error = _offline(job.box)

@@ -30,8 +30,9 @@ class LinearProbe:
     `W = (ΦᵀΦ/n + λI)⁻¹ Φᵀ(Ψ − Ψ̄)/n`, where Φ (n, d) are frozen features of the inputs, `Ψ = P E` (n, k)
     the expected label embeddings under the class probabilities P (n, C), and E (C, k) the features of the
     label names. So `W = A Eᵀ` with `A = (ΦᵀΦ/n + λI)⁻¹ Φᵀ(P − P̄)/n` (d, C): kept as these factors.
-    A score is one column, named by its label. For texts and spans Ψ is the features of the answers, and W is kept
-    to its 16 strongest directions. Nothing is trained, the order of the labels doesn't matter, and the bootstrap is exact.
+    A score is one column, named by its label. For texts and spans Ψ is the features of the answers, and W is
+    kept to its 16 strongest directions. Nothing is trained, the order of the labels doesn't matter, and the
+    bootstrap is exact.
 
     Attributes:
         regularisation: λ > 0, relative to features of length 1.

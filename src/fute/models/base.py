@@ -126,7 +126,8 @@ class BlackBox(ABC):
 
         Yields:
             the question's index with the box's answer (`Answers` of length 1), or with the exception that
-            stops its box: a `BudgetError` where a cap is reached, a `ModelError` where the box can't answer at
+            stops its box: a `BudgetError` where a cap is reached, a `ModelError` where the box can't answer
+                at
             all. A stopped box's other questions need not be answered.
         """
         raise NotImplementedError(f"{cls.__name__} answers in batches")
@@ -187,7 +188,9 @@ def _check_values(box: BlackBox, answers: Any, n: int) -> list[Answer | Failure]
 
 def _check_count(box: BlackBox, found: int, n: int) -> None:
     if found != n:
-        raise ModelError(f"model {box.name} answered {found} times to {n} inputs", expected="one answer per input")
+        raise ModelError(
+            f"model {box.name} answered {found} times to {n} inputs", expected="one answer per input"
+        )
 
 
 def _check_rows(box: BlackBox, predictions: Any, n: int) -> Floats:

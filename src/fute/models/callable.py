@@ -9,14 +9,17 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import model_validator
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_object
+from fute.core.section import Name
 from fute.core.types import Floats, Input
 from fute.models.base import BlackBox, check_labels
+from fute.models.section import Here, ModelSection
 
 
 class CallableModel(BlackBox):
@@ -218,3 +221,23 @@ def import_object(reference: str, folder: Path) -> Any:
             found=listing(public),
         )
     return getattr(module, attribute)
+
+
+class PythonSection(ModelSection):
+    """`python: "module:function"`: a function of the project's own."""
+
+    KEY: ClassVar[str] = "python"
+
+    python: str
+    labels: list[Name] | None = None
+    pair: bool = False
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> PythonSection:
+        if self.labels is None:
+            raise ValueError("a `python` model needs `labels`: the list of its label names")
+        return self
+
+    def build(self, here: Here) -> BlackBox:
+        function = import_object(self.python, here.folder)
+        return CallableModel(function, self.labels or [], name=self.name, pair=self.pair)

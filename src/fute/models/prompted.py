@@ -1,45 +1,70 @@
-"""An LLM with a prompt: one black box."""
+"""A local LLM with a prompt: one black box."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field
 
 from fute.core.errors import ConfigError
 from fute.core.hashing import digest
 from fute.core.runtime import choose_dtype
-from fute.core.types import Floats, Input
+from fute.core.types import Answer, Answers, Failure, Floats, Input
+from fute.models.backends.language_model import language_model
 from fute.models.backends.packing import Question, TokenIds
-from fute.models.backends.transformers import causal_lm
-from fute.models.base import BlackBox
+from fute.models.backends.scores import by_marginalisation, contextual, domain_pmi, label_scores, softmax
+from fute.models.base import BlackBox, Usage
+from fute.models.prompting import PromptSection
+from fute.models.section import Here
+from fute.text.prompt import Prompt, Reasoning, Shot, Turn
 from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer, check_distinct
 from fute.weights.locate import locate
 
+Calibration = Literal["contextual", "domain", "marginal"]
+# Inputs without content, of Zhao et al. 2021: what the model says to them is its bias.
+_NEUTRAL = ("N/A", "[MASK]", "")
+
 
 class PromptedLLM(BlackBox):
-    """LLM + template + verbalizer. A label's score is the log-probability of its words after the prompt.
+    """LLM + prompt. A label's score is the log-probability of its words after the prompt.
 
     `p(label | x) ∝ Σ_w p(w | prompt(x))` over the label's words w, with `p(w | …)` the product over the
-    word's tokens. Nothing is generated.
+    word's tokens. Nothing is generated, unless `answer` is "generate" or the prompt asks for reasoning.
 
     Args:
-        llm: `pkg:NAME`, `hf:org/name`, a model folder or a `.gguf` file: a decoder-only LLM.
-        template: Jinja; `{{ text }}` is the input, `{{ text_pair }}` a pair's second text.
+        llm: `pkg:NAME`, `hf:org/name`, a model folder or a `.gguf` file: decoder-only or encoder-decoder.
+        template: Jinja; `{{ text }}` is the input, `{{ text_pair }}` a pair's second text, `{{ options }}` a
+            list of answers to choose from. Or a whole `Prompt`, which then brings labels, system, shots and
+            reasoning.
         labels: for each label its word, or several. `" good"` and `"good"` differ: after a plain prompt
             words usually begin with a space, after a chat template they don't.
         name: what rankings call it; by default the template.
         chat: wrap the prompt as a user's turn in the model's chat template.
-        system: a system prompt; needs `chat`.
+        system: a system prompt: a turn of its own in a chat, else the prompt's beginning.
+        shots: in-context examples.
+        reasoning: chain of thought: the LLM writes its reasons, then is asked for the label.
+        answer: "score" (log-probabilities of the words) or "generate" (what the LLM writes, greedily, is
+            parsed by the verbalizer into a hard label; an answer that names no label is a `Failure`).
+        normalise: a word's score is the "sum" of its tokens' log-probabilities, or their "mean".
+        pool: a label's score is the "logsumexp" of its words', or their "max".
+        calibrate: None, "contextual" (divide by the answer to content-free inputs; Zhao et al. 2021,
+            doi:10.48550/arXiv.2102.09690), "domain" (divide by the words' probability after `domain` alone;
+            PMI_DC, Holtzman et al. 2021, doi:10.18653/v1/2021.emnlp-main.564) or "marginal" (divide by the
+            mean over the inputs; Yang et al. 2024, doi:10.1162/tacl_a_00669).
+        domain: the text that stands alone for `calibrate="domain"`, such as "Sentiment:".
         max_tokens: longer prompts are made to fit by cutting the text (never the template).
+        max_new_tokens: of a generated answer.
         dtype: "auto" (bfloat16 where the CPU is fast at it), "float32" or "bfloat16".
+        quantize: None, "8bit" or "4bit".
 
     Raises:
-        ConfigError: bad template or verbalizer, or `system` without `chat`.
-        MissingError: the LLM isn't on this machine.
+        ConfigError: bad template or verbalizer, or options that exclude each other.
+        MissingError: the LLM isn't on this machine, or nothing here can quantise.
     """
 
     kind = "llm"
@@ -48,111 +73,285 @@ class PromptedLLM(BlackBox):
     def __init__(
         self,
         llm: str,
-        template: str,
-        labels: Mapping[str, str | Sequence[str]],
+        template: str | Prompt,
+        labels: Mapping[str, str | Sequence[str]] | None = None,
         *,
         name: str | None = None,
         chat: bool = False,
         system: str | None = None,
+        shots: Sequence[Shot] = (),
+        reasoning: Reasoning | None = None,
+        answer: Literal["score", "generate"] = "score",
+        normalise: Literal["sum", "mean"] = "sum",
+        pool: Literal["logsumexp", "max"] = "logsumexp",
+        calibrate: Calibration | None = None,
+        domain: str | None = None,
         max_tokens: int = 1024,
+        max_new_tokens: int = 16,
         dtype: str = "auto",
+        quantize: Literal["8bit", "4bit"] | None = None,
     ) -> None:
-        self.name = name or template
-        self.template = PromptTemplate(template)
-        self.verbalizer = Verbalizer({k: (v,) if isinstance(v, str) else tuple(v) for k, v in labels.items()})
-        self.labels = self.verbalizer.labels
-        self.shape = "pair" if self.template.is_pair else "text"
-        self.chat, self.system, self.max_tokens = chat, system, max_tokens
-        if system is not None and not chat:
-            raise ConfigError(f"model {self.name}: `system` needs `chat: true`")
+        if isinstance(template, Prompt):
+            self.prompt = template
+        else:
+            words = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (labels or {}).items()}
+            self.prompt = Prompt(
+                PromptTemplate(template),
+                Verbalizer(words),
+                system=system,
+                shots=tuple(shots),
+                reasoning=reasoning,
+            )
+        self.name = name or self.prompt.template.source
+        self.labels, self.shape = self.prompt.labels, self.prompt.shape
+        self.chat, self.answer = chat, answer
+        self.normalise, self.pool, self.calibrate, self.domain = normalise, pool, calibrate, domain
+        self.max_tokens, self.max_new_tokens = max_tokens, max_new_tokens
+        self._check_options()
         self.weights = locate(llm)
-        self.dtype = choose_dtype(dtype)
-        self._lm = causal_lm(self.weights, self.dtype)
-        self.group = f"{self.weights.folder}/{self.weights.gguf}:{self.dtype}"
+        self.dtype, self.quantize = choose_dtype(dtype), quantize
+        self._lm = language_model(self.weights, self.dtype, quantize)
+        self._encoded: tuple[Sequence[Input], list[TokenIds], list[Input]] | None = None
+        # Scored prompts on one LLM read a text together.
+        self.group = f"{self.weights.folder}/{self.weights.gguf}:{self.dtype}:{quantize}:{answer}"
+
+    def _check_options(self) -> None:
+        if self.answer == "generate" and self.calibrate in ("contextual", "domain"):
+            raise ConfigError(
+                f"model {self.name}: `calibrate: {self.calibrate}` needs scores",
+                fix="leave `answer: generate` out, or calibrate with `marginal`",
+            )
+        if (self.calibrate == "domain") != (self.domain is not None):
+            raise ConfigError(
+                f"model {self.name}: `calibrate: domain` and `domain` go together",
+                expected='for example domain: "Sentiment:", the end of the prompt without any text',
+            )
+        if self.calibrate in ("contextual", "domain") and self.prompt.reasoning is not None:
+            raise ConfigError(
+                f"model {self.name}: `calibrate: {self.calibrate}` can't be used with reasoning"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
-        words = [[label, list(words)] for label, words in self.verbalizer.words.items()]
-        prompt = [self.template.source, self.chat, self.system, self.max_tokens]
-        return digest(["prompted-llm", 1, self.weights.digest, self.dtype, prompt, words])
+        prompt = [*self.prompt.identity(), self.chat, self.max_tokens]
+        scoring = [
+            self.normalise,
+            self.pool,
+            self.calibrate if self.calibrate != "marginal" else None,
+            self.domain,
+        ]
+        answer = [self.answer, self.max_new_tokens if self.answer == "generate" else None]
+        return digest(
+            ["prompted-llm", 2, self.weights.digest, self.dtype, self._lm.quantiser, prompt, scoring, answer]
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        words = {label: list(words) for label, words in self.verbalizer.words.items()}
+        prompt = self.prompt
         return {
             "llm": self.weights.id,
-            "template": self.template.source,
-            "words": words,
+            "template": prompt.template.source,
+            "words": {label: list(words) for label, words in prompt.verbalizer.words.items()},
             "chat": self.chat,
-            "system": self.system,
+            "system": prompt.system,
+            "examples": len(prompt.shots),
+            "reasoning": prompt.reasoning is not None,
+            "answer": self.answer,
+            "calibrate": self.calibrate,
             "dtype": self.dtype,
+            "quantised": self._lm.quantiser,
         }
 
     @cached_property
     def _words(self) -> list[tuple[TokenIds, ...]]:
         """Token ids of each label's words."""
         pairs = {
-            label: list(zip(words, self._lm.encode(words, special_tokens=False), strict=True))
-            for label, words in self.verbalizer.words.items()
+            label: list(zip(words, self._lm.encode_words(words), strict=True))
+            for label, words in self.prompt.verbalizer.words.items()
         }
         check_distinct(pairs)
         return [tuple(ids for _, ids in pairs[label]) for label in self.labels]
 
-    def predict(self, inputs: Sequence[Input]) -> Floats:
+    @cached_property
+    def _flat_words(self) -> tuple[TokenIds, ...]:
+        return tuple(word for label in self._words for word in label)
+
+    def predict(self, inputs: Sequence[Input]) -> Answers:
         return self.predict_together([self], inputs)[0]
 
     @classmethod
-    def predict_together(cls, boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floats]:
-        """Probabilities of every box; a text is read once for all prompts that begin alike."""
-        boxes[0]._lm.load()
+    def predict_together(cls, boxes: Sequence[Self], inputs: Sequence[Input]) -> list[Answers]:
+        """Answers of every box; a text is read once for all scored prompts that begin alike."""
+        lm = boxes[0]._lm
+        lm.load()
         prompts = []
         for box in boxes:
-            encoded, cut = box._encode(inputs)
-            prompts.append(encoded)
-            box.cut += cut
-        words = [tuple(word for label in box._words for word in label) for box in boxes]
-        items = [[Question(p[i], w) for p, w in zip(prompts, words, strict=True)] for i in range(len(inputs))]
-        scores = boxes[0]._lm.score(items)
-        return [box._normalise(np.stack([item[b] for item in scores])) for b, box in enumerate(boxes)]
+            encoded, fitted = box._encode(inputs)
+            box.cut += sum(a is not b for a, b in zip(fitted, inputs, strict=True))
+            prompts.append(box._reasoned(fitted, encoded) if box.prompt.reasoning else encoded)
+        if boxes[0].answer == "generate":
+            return [box._generated(p) for box, p in zip(boxes, prompts, strict=True)]
+        items = [
+            [Question(p[i], box._flat_words) for box, p in zip(boxes, prompts, strict=True)]
+            for i in range(len(inputs))
+        ]
+        scores = lm.score(items)
+        return [box._probabilities(np.stack([item[b] for item in scores])) for b, box in enumerate(boxes)]
+
+    def finish(self, predictions: Floats) -> Floats:
+        if self.calibrate != "marginal" or not len(predictions):
+            return predictions
+        return by_marginalisation(predictions)
+
+    def usage(self, inputs: Sequence[Input]) -> Usage:
+        tokens = self.count_tokens(inputs)
+        reasoning = self.prompt.reasoning
+        written = len(inputs) * (self.max_new_tokens if self.answer == "generate" else 0)
+        if reasoning is None:
+            return Usage(len(inputs), tokens, written)
+        reasons = len(inputs) * reasoning.max_tokens
+        return Usage(
+            2 * len(inputs), 2 * tokens + reasons + len(inputs) * self._ask_tokens, reasons + written
+        )
+
+    @cached_property
+    def _ask_tokens(self) -> int:
+        """At most how many tokens the second turn of a chain of thought adds."""
+        return len(self.prompt.plain_after(Input(""), "").encode())
 
     def count_tokens(self, inputs: Sequence[Input]) -> int:
         return sum(len(ids) for ids in self._encode(inputs)[0])
 
-    def _normalise(self, scores: Floats) -> Floats:
-        """From log-probabilities of words (n, words) to probabilities of labels (n, C)."""
-        ends = np.cumsum([len(words) for words in self._words])
-        per_label = [
-            np.logaddexp.reduce(part, axis=1) for part in np.split(scores.astype(float), ends[:-1], axis=1)
+    def _probabilities(self, word_scores: Floats) -> Floats:
+        """From log-probabilities of words (n, words) to calibrated probabilities of labels (n, C)."""
+        scores = self._label_scores(word_scores)
+        if self.calibrate == "contextual":
+            return contextual(scores, self._neutral_scores)
+        if self.calibrate == "domain":
+            return domain_pmi(scores, self._domain_scores)
+        return softmax(scores)
+
+    def _label_scores(self, word_scores: Floats) -> Floats:
+        lengths = [len(word) for word in self._flat_words]
+        owners = [i for i, words in enumerate(self._words) for _ in words]
+        return label_scores(word_scores, lengths, owners, self.normalise, self.pool)
+
+    @cached_property
+    def _neutral_scores(self) -> Floats:
+        neutral = [
+            Input(text, text if self.is_pair else None, (text,) if self.shape == "question-options" else ())
+            for text in _NEUTRAL
         ]
-        logits = np.stack(per_label, axis=1)
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
+        return self._score_prompts(self._tokens([self._text(item) for item in neutral]))
 
-    def _prompt(self, item: Input) -> str:
-        prompt = self.template.render(item)
-        return self._lm.chat(self.system, prompt) if self.chat else prompt
+    @cached_property
+    def _domain_scores(self) -> Floats:
+        text = str(self.domain)
+        prompt = self._lm.chat([Turn("user", text)]) if self.chat else text
+        scores: Floats = self._score_prompts(self._lm.encode([prompt], special_tokens=not self.chat))[0]
+        return scores
 
-    def _encode(self, inputs: Sequence[Input]) -> tuple[list[TokenIds], int]:
-        """Token ids of the prompts, and how many texts had to be cut."""
-        encoded = self._lm.encode([self._prompt(item) for item in inputs], special_tokens=not self.chat)
-        long = [i for i, ids in enumerate(encoded) if len(ids) > self.max_tokens]
-        for i in long:
-            encoded[i] = self._cut(inputs[i], len(encoded[i]))
-        return encoded, len(long)
+    def _score_prompts(self, prompts: Sequence[TokenIds]) -> Floats:
+        scored = self._lm.score([[Question(ids, self._flat_words)] for ids in prompts])
+        return self._label_scores(np.stack([item[0] for item in scored]))
 
-    def _cut(self, item: Input, length: int) -> TokenIds:
+    def _generated(self, prompts: Sequence[TokenIds]) -> Answers:
+        """Hard labels from what the LLM writes after each prompt."""
+        rows = np.eye(len(self.labels), dtype=np.float32)
+        answers: list[Answer | Failure] = []
+        for said in self._lm.generate(prompts, self.max_new_tokens):
+            label = self.prompt.verbalizer.parse(said.text)
+            if label is not None:
+                answers.append(rows[self.labels.index(label)])
+            elif not said.text.strip():
+                answers.append(Failure("empty", "the model wrote nothing"))
+            else:
+                answers.append(Failure("unparsed" if said.finished else "truncated", said.text[:200]))
+        return answers
+
+    def _reasoned(self, inputs: Sequence[Input], prompts: Sequence[TokenIds]) -> list[TokenIds]:
+        """Let the LLM reason after each prompt; the token ids of what then asks for the label."""
+        reasoning = self.prompt.reasoning
+        assert reasoning is not None
+        reasons = self._lm.generate(prompts, reasoning.max_tokens)
+        return self._tokens(
+            [
+                self._lm.chat(self.prompt.turns_after(item, said.text))
+                if self.chat
+                else self.prompt.plain_after(item, said.text)
+                for item, said in zip(inputs, reasons, strict=True)
+            ]
+        )
+
+    def _text(self, item: Input) -> str:
+        return self._lm.chat(self.prompt.turns(item)) if self.chat else self.prompt.plain(item)
+
+    def _tokens(self, texts: Sequence[str]) -> list[TokenIds]:
+        encoded: list[TokenIds] = self._lm.encode(texts, special_tokens=not self.chat)
+        return encoded
+
+    def _encode(self, inputs: Sequence[Input]) -> tuple[list[TokenIds], list[Input]]:
+        """Token ids of the prompts, and the inputs as they were cut to fit. The last call's are kept, since
+        a batch is counted, then asked.
+        """
+        if self._encoded is not None and self._encoded[0] is inputs:
+            return self._encoded[1:]
+        encoded, fitted = self._tokens([self._text(item) for item in inputs]), list(inputs)
+        for i, ids in enumerate(encoded):
+            if len(ids) > self.max_tokens:
+                encoded[i], fitted[i] = self._cut(inputs[i], len(ids))
+        self._encoded = (inputs, encoded, fitted)
+        return encoded, fitted
+
+    def _cut(self, item: Input, length: int) -> tuple[TokenIds, Input]:
         """The prompt with the text's end cut off until it has at most `max_tokens` tokens."""
         keep = 1.0
         while keep > 1e-6:
             keep *= 0.98 * self.max_tokens / length
             pair = None if item.text_pair is None else item.text_pair[: int(keep * len(item.text_pair))]
-            cut = Input(item.text[: int(keep * len(item.text))], pair)
-            ids = self._lm.encode([self._prompt(cut)], special_tokens=not self.chat)[0]
+            cut = replace(item, text=item.text[: int(keep * len(item.text))], text_pair=pair)
+            ids = self._tokens([self._text(cut)])[0]
             if len(ids) <= self.max_tokens:
-                return ids
+                return ids, cut
             length = len(ids)
         raise ConfigError(
-            f"model {self.name}: the template alone has more than {self.max_tokens} tokens",
+            f"model {self.name}: the prompt without any text has more than {self.max_tokens} tokens",
             fix="raise `max_tokens`",
+        )
+
+
+class LLMSection(PromptSection):
+    """`llm:` an LLM that runs on this machine."""
+
+    KEY: ClassVar[str] = "llm"
+
+    llm: str
+    chat: bool = False
+    answer: Literal["score", "generate"] = "score"
+    normalise: Literal["sum", "mean"] = "sum"
+    pool: Literal["logsumexp", "max"] = "logsumexp"
+    calibrate: Calibration | None = None
+    domain: str | None = None
+    max_tokens: int = Field(default=1024, ge=16)
+    max_new_tokens: int = Field(default=16, ge=1)
+    quantize: Literal["8bit", "4bit"] | None = None
+
+    def _of(self, prompt: Any) -> dict[str, Any]:
+        return {**super()._of(prompt), "chat": self.chat or bool(prompt.chat)}
+
+    def build(self, here: Here) -> BlackBox:
+        return PromptedLLM(
+            here.local(self.llm),
+            self.prompt(here),
+            name=self.name,
+            chat=self.chat,
+            answer=self.answer,
+            normalise=self.normalise,
+            pool=self.pool,
+            calibrate=self.calibrate,
+            domain=self.domain,
+            max_tokens=self.max_tokens,
+            max_new_tokens=self.max_new_tokens,
+            dtype=here.dtype,
+            quantize=self.quantize,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -44,6 +44,10 @@ class ModelSection(Section):
 
     name: Name
     task: str | None = None
+
+    def expand(self, folder: Path) -> Sequence[ModelSection]:
+        """The entries that this one stands for: usually itself."""
+        return [self]
 
     @abstractmethod
     def build(self, here: Here) -> BlackBox:

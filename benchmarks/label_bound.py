@@ -1,0 +1,53 @@
+"""A long run against what the machine's matrix products allow, measured in turns in one run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from statistics import median
+
+import torch
+
+from benchmarks.figure import Figure
+from benchmarks.label_shared import LLM
+from benchmarks.texts import reviews
+from fute.models.prompted import PromptedLLM
+from fute.weights.load import load_causal_lm
+
+_ROWS = 2048
+
+
+def measure(name: str) -> Figure:
+    inputs = reviews("imdb", 128, 230)
+    words = {"negative": " negative", "positive": " positive"}
+    box = PromptedLLM(LLM, "Review: {{ text }}\nSentiment:", words)
+    box.predict(inputs[:16])
+    tokens = box.count_tokens(inputs)
+    model = load_causal_lm(box.weights, box.dtype)
+    head = model.get_output_embeddings().weight.numel()
+    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2) - head
+    shapes = {tuple(p.shape) for p in model.parameters() if p.ndim == 2 and p.numel() != head}
+    ratios = []
+    for _ in range(3):
+        bound = tokens * 2 * weights / _flops(shapes, model.dtype)
+        began = time.perf_counter()
+        box.predict(inputs)
+        ratios.append((time.perf_counter() - began) / bound)
+    print(
+        f"{tokens:,} tokens; time over that of the weights' products alone: {[round(r, 2) for r in ratios]}",
+        file=sys.stderr,
+    )
+    return Figure(name, median(ratios), f"× the {box.dtype} matrix-product bound", 2.0, "lower")
+
+
+def _flops(shapes: set[tuple[int, ...]], dtype: torch.dtype) -> float:
+    """The best rate (FLOP/s) of a product with a matrix of these shapes, 2,048 rows at a time."""
+    best = 0.0
+    with torch.inference_mode():
+        for rows, columns in shapes:
+            x, w = torch.randn(_ROWS, columns).to(dtype), torch.randn(rows, columns).to(dtype)
+            for _ in range(8):
+                began = time.perf_counter()
+                torch.nn.functional.linear(x, w)
+                best = max(best, 2 * _ROWS * rows * columns / (time.perf_counter() - began))
+    return best

@@ -1,0 +1,147 @@
+"""What local LLMs have in common: tokens in, texts out."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fute.core.errors import ModelError
+from fute.core.runtime import DType
+from fute.core.types import Floats
+from fute.models.backends.packing import Question, TokenIds, batches
+from fute.text.prompt import Turn
+from fute.weights.load import Quantize, load_tokenizer, quantiser
+from fute.weights.locate import Weights
+
+# Rows that are written together: more are faster for each, until the slowest keeps too many waiting.
+_WRITING_ROWS = 32
+_WRITING_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an LLM wrote, and whether it came to its end by itself."""
+
+    text: str
+    finished: bool
+
+
+class LanguageModel(ABC):
+    """Weights that are loaded when first needed, then shared by all prompts on them."""
+
+    def __init__(self, weights: Weights, dtype: DType, quantize: Quantize | None = None) -> None:
+        self.weights, self.dtype, self.quantize = weights, dtype, quantize
+        self.quantiser = quantiser(quantize)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.weights)
+
+    @functools.cached_property
+    @abstractmethod
+    def _model(self) -> Any:
+        """The loaded weights."""
+
+    def load(self) -> None:
+        """Load the weights now. The first time this converts a GGUF file, after which its tokenizer, too,
+        loads fast.
+        """
+        _ = self._model
+
+    def encode(self, texts: Sequence[str], special_tokens: bool) -> list[TokenIds]:
+        """Token ids of each text; `special_tokens` adds those that the tokenizer puts around a text."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens)["input_ids"]
+        return [tuple(ids) for ids in encoded]
+
+    def encode_words(self, words: Sequence[str]) -> list[TokenIds]:
+        """Token ids of a verbalizer's words, as they follow a prompt."""
+        return self.encode(words, special_tokens=False)
+
+    def chat(self, turns: Sequence[Turn]) -> str:
+        """The turns as the model's chat template writes them, up to where the answer begins.
+
+        Raises:
+            ModelError: the model has no chat template, or it takes no system prompt.
+        """
+        if not self.tokenizer.chat_template:
+            raise ModelError(f"{self.weights.id} has no chat template", fix="leave `chat` out")
+        said = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            return str(self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a program of its own
+            raise ModelError(
+                f"the chat template of {self.weights.id} refuses these turns", found=str(error)[:200]
+            ) from error
+
+    @abstractmethod
+    def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
+        """log p(word | prompt), in nats, for every word of every question of every item.
+
+        Args:
+            items: for each item its questions.
+
+        Returns:
+            for each item, for each question, float32 (number of words,).
+        """
+
+    def generate(self, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[Written]:
+        """What the LLM writes after each prompt, always its most probable next token.
+
+        Equal to writing after each alone, up to rounding. Prompts of similar length are written for together.
+        """
+        results: list[Written | None] = [None] * len(prompts)
+        for batch in batches([len(ids) + max_new_tokens for ids in prompts], _WRITING_TOKENS):
+            for start in range(0, len(batch), _WRITING_ROWS):
+                part = batch[start : start + _WRITING_ROWS]
+                for index, written in zip(
+                    part, self._write([prompts[i] for i in part], max_new_tokens), strict=True
+                ):
+                    results[index] = written
+        return [written for written in results if written is not None]
+
+    def _write(self, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[Written]:
+        import torch
+
+        longest = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            place = self._place(longest, len(prompt))
+            ids[row, place] = torch.tensor(prompt)
+            mask[row, place] = 1
+        device = self._model.device
+        with torch.inference_mode():
+            out = self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                pad_token_id=pad,
+            ).cpu()
+        ends = self._model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        return [self._read(row, ends) for row in out[:, self._written_from(longest) :].tolist()]
+
+    def _read(self, tokens: Sequence[int], ends: set[int]) -> Written:
+        end = next((i for i, token in enumerate(tokens) if token in ends), None)
+        text = self.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        return Written(text, end is not None)
+
+    @abstractmethod
+    def _place(self, longest: int, length: int) -> slice:
+        """Where a prompt of this length stands in a row of the longest's."""
+
+    @abstractmethod
+    def _written_from(self, longest: int) -> int:
+        """The column of what `generate` gives where the new tokens begin."""

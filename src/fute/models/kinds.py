@@ -1,0 +1,12 @@
+"""The kinds of black box that `fute.yaml` knows: a new one is a file of its own and a line here."""
+
+from __future__ import annotations
+
+from fute.models.callable import PythonSection
+from fute.models.prompted import LLMSection
+from fute.models.section import ModelSection
+from fute.models.sklearn import SklearnSection
+
+KINDS: dict[str, type[ModelSection]] = {
+    section.KEY: section for section in (LLMSection, PythonSection, SklearnSection)
+}

@@ -1,0 +1,159 @@
+"""The part of a `models:` entry that says how an LLM is asked: the same for local LLMs and for servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from fute.core.errors import ConfigError, did_you_mean, listing
+from fute.core.section import Name, Section, Words
+from fute.core.types import Input
+from fute.data.dataset import Dataset
+from fute.models.section import Here, ModelSection
+from fute.text.families import load_family
+from fute.text.prompt import Prompt, Reasoning, Shot, draw_shots
+from fute.text.template import PromptTemplate
+from fute.text.verbalizer import Verbalizer
+
+_NEEDS_LABELS = (
+    "an LLM needs `labels`: a mapping from each label to the words that stand for it, "
+    'for example {negative: [" bad"], positive: [" good"]}'
+)
+
+
+class ShotConfig(Section):
+    """One in-context example."""
+
+    text: str
+    text_pair: str | None = None
+    options: list[str] = Field(default_factory=list)
+    label: Name
+
+
+class DrawConfig(Section):
+    """In-context examples drawn from a labelled file."""
+
+    path: str
+    k: int = Field(ge=1)
+    seed: int = 0
+    balanced: bool = True
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    labels: list[Name] | dict[Name, Name] | None = None
+
+
+class ReasonConfig(Section):
+    """Chain of thought."""
+
+    max_tokens: int = Field(default=512, ge=1)
+    ask: str | None = None
+
+
+class PromptSection(ModelSection):
+    """An LLM's template, or a whole family of them, with the words that stand for the labels."""
+
+    template: str | None = None
+    prompts: str | None = None
+    only: list[Name] | None = None
+    labels: dict[Name, Words] | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    choices: list[str] = Field(default_factory=list)
+    system: str | None = None
+    examples: list[ShotConfig] | DrawConfig | None = None
+    reason: bool | ReasonConfig = False
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_have_words(cls, labels: Any) -> Any:
+        if isinstance(labels, list):
+            raise ValueError(_NEEDS_LABELS)
+        return labels
+
+    @model_validator(mode="after")
+    def _says_how_to_ask(self) -> Self:
+        if self.prompts is None and self.template is None:
+            raise ValueError(
+                'an LLM needs a `template`, for example "Review: {{ text }}\\nSentiment:", or `prompts`, the name '
+                "of a family of them"
+            )
+        if self.prompts is not None and self.template is not None:
+            raise ValueError("needs either a `template` or `prompts`, and not both")
+        if self.prompts is None and self.labels is None:
+            raise ValueError(_NEEDS_LABELS)
+        return self
+
+    def expand(self, folder: Path) -> list[ModelSection]:
+        """One entry for each prompt of the family, named "entry/prompt"; what the entry says itself holds
+        for all.
+
+        Raises:
+            ConfigError: no such family, or `only` names a prompt that it doesn't have.
+        """
+        if self.prompts is None:
+            return [self]
+        family = {prompt.id: prompt for prompt in load_family(self.prompts, folder).prompts}
+        unknown = [name for name in self.only or [] if name not in family]
+        if unknown:
+            raise ConfigError(
+                f'model {self.name}: {self.prompts} has no prompt "{unknown[0]}".{did_you_mean(unknown[0], family)}',
+                expected=f"some of {listing(family, 40)}",
+            )
+        return [
+            self.model_copy(
+                update={"name": f"{self.name}/{name}", "prompts": None, "only": None, **self._of(prompt)}
+            )
+            for name, prompt in family.items()
+            if self.only is None or name in self.only
+        ]
+
+    def _of(self, prompt: Any) -> dict[str, Any]:
+        """What the prompt of a family decides, where the entry doesn't."""
+        reason = prompt.reason
+        if isinstance(reason, Reasoning):
+            reason = ReasonConfig(max_tokens=reason.max_tokens, ask=reason.ask)
+        return {
+            "template": prompt.template,
+            "labels": self.labels or {label: list(words) for label, words in prompt.labels.items()},
+            "columns": self.columns or dict(prompt.columns),
+            "choices": self.choices or list(prompt.choices),
+            "system": self.system if self.system is not None else prompt.system,
+            "reason": self.reason or reason or False,
+        }
+
+    def prompt(self, here: Here) -> Prompt:
+        """Template, words, examples and reasoning as one. Raises ConfigError, or DataError for the
+        examples.
+        """
+        reasoning = None
+        if self.reason:
+            given = self.reason if isinstance(self.reason, ReasonConfig) else ReasonConfig()
+            said = {"max_tokens": given.max_tokens, "ask": given.ask}
+            reasoning = Reasoning(**{key: value for key, value in said.items() if value is not None})  # type: ignore
+        return Prompt(
+            template=PromptTemplate(str(self.template), columns=self.columns, choices=tuple(self.choices)),
+            verbalizer=Verbalizer({label: tuple(words) for label, words in (self.labels or {}).items()}),
+            system=self.system,
+            shots=self._shots(here),
+            reasoning=reasoning,
+        )
+
+    def _shots(self, here: Here) -> tuple[Shot, ...]:
+        if self.examples is None:
+            return ()
+        if isinstance(self.examples, list):
+            return tuple(
+                Shot(Input(one.text, one.text_pair, tuple(one.options)), one.label) for one in self.examples
+            )
+        drawn = self.examples
+        source = Dataset.from_file(
+            here.folder / drawn.path,
+            text=drawn.text,
+            text_pair=drawn.text_pair,
+            label=drawn.label,
+            labels=drawn.labels,
+        )
+        labels = [source.labels[i] for i in source.classes]
+        return draw_shots(source.inputs, labels, drawn.k, drawn.seed, drawn.balanced)
