@@ -22,6 +22,15 @@ FIGURES = {
     ),
     "runner-cached": ("benchmarks.runner", "seconds of a second run over 100,000 items, all cached"),
     "runner-memory": ("benchmarks.runner", "MiB that 100,000 items of 500 characters take, texts included"),
+    "runner-chaos": (
+        "benchmarks.runner_chaos",
+        "violations in 5,000 texts through a misbehaving server, killed ten times",
+    ),
+    "label-shared-long": ("benchmarks.label_shared", "× of prompts one by one: the paper's 10 over 200 imdb texts"),
+    "label-shared-short": ("benchmarks.label_shared", "the same over 500 short reviews"),
+    "label-shared-text-first": ("benchmarks.label_shared", "the same, 12 prompts that begin with the text"),
+    "label-bound": ("benchmarks.label_bound", "× the time of the matrix products alone, on long texts"),
+    "label-vs-lm-eval": ("benchmarks.label_vs_lm_eval", "× the throughput of lm-eval at its best batch size"),
     "demo-first": ("benchmarks.demo", "seconds of a first `fute demo`, weights not yet converted"),
     "demo-again": ("benchmarks.demo", "seconds of a second `fute demo`"),
     "demo-memory": ("benchmarks.demo", "GiB of memory that `fute demo` needs at its peak"),
@@ -40,7 +49,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.list or arguments.name is None:
         for name, (_, what) in FIGURES.items():
-            print(f"{name:<20} {what}")
+            print(f"{name:<24} {what}")
         return 0
     figure: Figure = importlib.import_module(FIGURES[arguments.name][0]).measure(arguments.name)
     print(json.dumps(figure.as_dict()))

@@ -49,6 +49,16 @@ class Meter(Protocol):
         ...
 
 
+class Unmetered:
+    """A meter without a budget."""
+
+    def reserve(self, usage: Usage) -> None:
+        pass
+
+    def settle(self, reserved: Usage, used: Usage) -> None:
+        pass
+
+
 class BlackBox(ABC):
     """Θ_M: reads inputs, answers each with class probabilities, a score, a text or a span.
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from fute.models.callable import PythonSection
+from fute.models.http import HTTPSection
+from fute.models.openai import ServerSection
+from fute.models.process import ProcessSection
 from fute.models.prompted import LLMSection
 from fute.models.section import ModelSection
 from fute.models.sklearn import SklearnSection
 
 KINDS: dict[str, type[ModelSection]] = {
-    section.KEY: section for section in (LLMSection, PythonSection, SklearnSection)
+    section.KEY: section
+    for section in (LLMSection, ServerSection, SklearnSection, PythonSection, ProcessSection, HTTPSection)
 }

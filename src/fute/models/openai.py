@@ -1,0 +1,365 @@
+"""An LLM with a prompt behind a server that speaks OpenAI's protocol: OpenAI, vLLM, llama.cpp, Ollama."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+from pydantic import Field
+
+from fute.core.errors import ConfigError, ModelError
+from fute.core.hashing import digest
+from fute.core.types import Answers, Failure, Floats, Input
+from fute.models.backends.client import Line, Manners, RefusedError, answer_all
+from fute.models.base import FREE, BlackBox, Meter, Price, Unmetered, Usage
+from fute.models.prompting import PromptSection
+from fute.models.section import Here
+from fute.text.prompt import Prompt, Turn
+
+Mode = Literal["logprobs", "completions", "text"]
+OPENAI = "https://api.openai.com/v1"
+# Tokens that a server puts around a message, and around a chat: more than any template known.
+_AROUND_MESSAGE, _AROUND_CHAT = 16, 64
+# Less probability than this on all labels together says nothing about them.
+_LEAST_MASS = 1e-3
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the server's model is asked to answer.
+
+    Attributes:
+        mode: "logprobs" (chat; probabilities from the first token's alternatives), "completions" (the same
+            after a plain prompt), "text" (chat; the answer is parsed by the verbalizer).
+        samples: with "text", this many answers are drawn, and a label's probability is its share of those
+            that name one; 1 asks for the most probable answer.
+        temperature: of the samples.
+        alternatives: how many of a token's alternatives to ask for; None for 20, or where OpenAI completes, 5:
+            its most. llama.cpp gives more.
+        max_tokens: of an answer in "text" mode.
+        token_field: the name that the server has for that: "max_tokens", or "max_completion_tokens".
+        extra: more fields of the request, such as {"reasoning_effort": "low"}.
+    """
+
+    mode: Mode = "logprobs"
+    samples: int = 1
+    temperature: float = 1.0
+    alternatives: int | None = None
+    max_tokens: int = 16
+    token_field: str = "max_tokens"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OpenAIModel(BlackBox):
+    """LLM + prompt, on a server. Its answers are class probabilities, or hard labels where it gives text only.
+
+    With "logprobs" and "completions" a label's probability is that of the tokens that can begin one of its
+    words and no other label's, as a share of what all labels have. So words of one label should not begin like
+    another's.
+
+    Args:
+        model: the server's name for it.
+        prompt: what is asked.
+        name: what rankings call it.
+        url: the server's, up to and with "/v1".
+        key: the environment variable with the key; servers on this machine need none.
+        price: dollars per million tokens; servers on this machine are free.
+        decoding: how it answers.
+        manners: how the server is asked.
+
+    Raises:
+        ConfigError: options that exclude each other.
+    """
+
+    kind = "api"
+    batch = None
+    is_remote = True
+
+    def __init__(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        name: str,
+        url: str = OPENAI,
+        key: str = "OPENAI_API_KEY",
+        price: Price | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008
+        manners: Manners = Manners(),  # noqa: B008
+    ) -> None:
+        self.name, self.model, self.prompt = name, model, prompt
+        self.labels, self.shape = prompt.labels, prompt.shape
+        self.url, self.key = url.rstrip("/"), key
+        self.decoding, self.manners = decoding, manners
+        self.price = price if price is not None else (FREE if is_loopback(url) else None)
+        if decoding.samples > 1 and decoding.mode != "text":
+            raise ConfigError(f"model {name}: `samples` needs `answer: text`")
+        self.group = digest([self.url, key, vars(manners)])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        d = self.decoding
+        drawn = [d.samples, d.temperature if d.samples > 1 else 0]
+        written = [d.max_tokens if d.mode == "text" else d.alternatives, dict(d.extra)]
+        return digest(["openai", 1, self.url, self.model, self.prompt.identity(), d.mode, drawn, written])
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        prompt = self.prompt
+        return {
+            "llm": self.model,
+            "url": self.url,
+            "template": prompt.template.source,
+            "words": {label: list(words) for label, words in prompt.verbalizer.words.items()},
+            "system": prompt.system,
+            "examples": len(prompt.shots),
+            "reasoning": prompt.reasoning is not None,
+            "answer": self.decoding.mode,
+            "samples": self.decoding.samples,
+        }
+
+    def predict(self, inputs: Sequence[Input]) -> list[Any]:
+        """The answers in order, without a budget. Raises ModelError where the server refuses them all."""
+        answers: list[Any] = [None] * len(inputs)
+        for index, answer in self.stream([(self, item) for item in inputs], {self.name: Unmetered()}):
+            if isinstance(answer, Exception):
+                raise answer
+            answers[index] = answer[0]
+        return answers
+
+    @classmethod
+    def stream(
+        cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
+    ) -> Iterator[tuple[int, Answers | Exception]]:
+        first = questions[0][0]
+
+        async def ask(line: Line, unit: Sequence[int]) -> list[Answers]:
+            box, item = questions[unit[0]]
+            try:
+                return [[await box._answer(line, item, meters[box.name])]]
+            except RefusedError as error:
+                return [[Failure("refused", str(error))]]
+
+        units = [(box.name, [index]) for index, (box, _) in enumerate(questions)]
+        yield from answer_all(units, ask, first.manners, first._headers())
+
+    def usage(self, inputs: Sequence[Input]) -> Usage:
+        """At most: the most that each question's requests may use, when each succeeds at the first try."""
+        calls = tokens_in = tokens_out = 0
+        reasoning = self.prompt.reasoning
+        for item in inputs:
+            most = self._most(self._turns(item), self._max_tokens)
+            calls += self.decoding.samples
+            tokens_in += most.tokens_in * self.decoding.samples
+            tokens_out += most.tokens_out * self.decoding.samples
+            if reasoning is not None:
+                calls += 1
+                tokens_in += most.tokens_in + reasoning.max_tokens * self.decoding.samples
+                tokens_out += reasoning.max_tokens
+        return Usage(calls, tokens_in, tokens_out)
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.key)
+        if key is None and not is_loopback(self.url):
+            raise ModelError(
+                f"model {self.name}: no key for {self.url}",
+                expected=f"the environment variable {self.key}",
+                fix=f"export {self.key}=…, or name another with `key`",
+            )
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    @property
+    def _max_tokens(self) -> int:
+        return self.decoding.max_tokens if self.decoding.mode == "text" else 1
+
+    @property
+    def _plain(self) -> bool:
+        return self.decoding.mode == "completions"
+
+    def _turns(self, item: Input) -> list[Turn]:
+        """What is sent: a chat, or one turn with the whole plain prompt."""
+        return [Turn("user", self.prompt.plain(item))] if self._plain else self.prompt.turns(item)
+
+    def _turns_after(self, item: Input, reasons: str) -> list[Turn]:
+        if self._plain:
+            return [Turn("user", self.prompt.plain_after(item, reasons))]
+        return self.prompt.turns_after(item, reasons)
+
+    def _most(self, turns: Sequence[Turn], max_tokens: int) -> Usage:
+        """What one request uses at most: a tokenizer that knows all bytes makes no more tokens than bytes."""
+        tokens = sum(len(turn.content.encode()) + _AROUND_MESSAGE for turn in turns) + _AROUND_CHAT
+        return Usage(1, tokens, max_tokens)
+
+    async def _answer(self, line: Line, item: Input, meter: Meter) -> Floats | Failure:
+        turns = self._turns(item)
+        if self.prompt.reasoning is not None:
+            reasons = await self._post(line, turns, self.prompt.reasoning.max_tokens, meter, {}, _text)
+            if isinstance(reasons, Failure):
+                return reasons
+            turns = self._turns_after(item, reasons[0])
+        if self.decoding.mode != "text":
+            alternatives: Mapping[str, float] | Failure = await self._post(
+                line, turns, 1, meter, self._ask_for_alternatives(), _alternatives
+            )
+            return alternatives if isinstance(alternatives, Failure) else self._probabilities(alternatives)
+        drawn = self.decoding.samples > 1
+        answers = []
+        for number in range(self.decoding.samples):
+            how = {"temperature": self.decoding.temperature, "seed": number} if drawn else {"temperature": 0}
+            said = await self._post(line, turns, self.decoding.max_tokens, meter, how, _text)
+            if isinstance(said, Failure):
+                return said
+            answers.append(self._parsed(*said))
+        named = [answer for answer in answers if not isinstance(answer, Failure)]
+        return np.mean(named, axis=0, dtype=np.float32) if named else answers[-1]
+
+    def _ask_for_alternatives(self) -> dict[str, Any]:
+        count = self.decoding.alternatives or (5 if self._plain and self.url == OPENAI else 20)
+        if self._plain:
+            return {"temperature": 0, "logprobs": count}
+        return {"temperature": 0, "logprobs": True, "top_logprobs": count}
+
+    def _parsed(self, text: str, finished: bool) -> Floats | Failure:
+        """A hard label from what the model wrote."""
+        label = self.prompt.verbalizer.parse(text, last=self.prompt.reasoning is not None)
+        if label is not None:
+            return np.eye(len(self.labels), dtype=np.float32)[self.labels.index(label)]
+        if not text.strip():
+            return Failure("empty", "the model wrote nothing")
+        return Failure("unparsed" if finished else "truncated", text[:200])
+
+    def _probabilities(self, alternatives: Mapping[str, float]) -> Floats | Failure:
+        """From probabilities of first tokens to those of labels."""
+        words = [[w.strip().casefold() for w in ws] for ws in self.prompt.verbalizer.words.values()]
+        mass = np.zeros(len(self.labels))
+        for token, probability in alternatives.items():
+            start = token.strip().casefold()
+            begun = [i for i, ws in enumerate(words) if start and any(w.startswith(start) for w in ws)]
+            if len(begun) == 1:
+                mass[begun[0]] += probability
+        if mass.sum() < _LEAST_MASS:
+            likely = sorted(alternatives, key=lambda token: -alternatives[token])[:5]
+            return Failure("unparsed", f"no label among the likely first tokens: {likely}")
+        return np.asarray(mass / mass.sum(), dtype=np.float32)
+
+    async def _post(
+        self,
+        line: Line,
+        turns: Sequence[Turn],
+        max_tokens: int,
+        meter: Meter,
+        fields: Mapping[str, Any],
+        read: Callable[[Any], Any],
+    ) -> Any:
+        body = {"model": self.model, self.decoding.token_field: max_tokens, **fields, **self.decoding.extra}
+        if self._plain:
+            body["prompt"], path = turns[0].content, "/completions"
+        else:
+            body["messages"] = [{"role": turn.role, "content": turn.content} for turn in turns]
+            path = "/chat/completions"
+        most = self._most(turns, max_tokens)
+        return await line.post(self.url + path, body, meter, most, lambda reply: (read(reply), _used(reply)))
+
+
+def _used(reply: Any) -> Usage | None:
+    """What a reply says it used."""
+    usage = reply.get("usage")
+    if not isinstance(usage, Mapping) or "prompt_tokens" not in usage:
+        return None
+    return Usage(1, int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
+
+
+def _text(reply: Any) -> tuple[str, bool]:
+    """What the model wrote, and whether it came to its end. Raises LookupError for a reply of another form."""
+    choice = reply["choices"][0]
+    said = choice["text"] if "text" in choice else choice["message"].get("content")
+    if said is not None and not isinstance(said, str):
+        raise TypeError(f"content is a {type(said).__name__}")
+    return said or "", choice.get("finish_reason") != "length"
+
+
+def _alternatives(reply: Any) -> dict[str, float]:
+    """Probabilities of the first token's alternatives.
+
+    Raises:
+        ModelError: the server gives none.
+    """
+    given = reply["choices"][0].get("logprobs")
+    if given and given.get("content"):
+        return _summed((one["token"], one["logprob"]) for one in given["content"][0]["top_logprobs"])
+    if given and given.get("top_logprobs"):
+        return _summed(given["top_logprobs"][0].items())
+    raise ModelError(
+        "the server gives no log-probabilities",
+        fix='set `answer: text`: its answers are then read as words, or with `samples: 10` as shares of words',
+    )
+
+
+def _summed(pairs: Any) -> dict[str, float]:
+    odds: dict[str, float] = {}
+    for token, log_probability in pairs:
+        odds[str(token)] = odds.get(str(token), 0.0) + float(np.exp(float(log_probability)))
+    return odds
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class ServerSection(PromptSection):
+    """`openai:` an LLM on a server that speaks OpenAI's protocol."""
+
+    KEY: ClassVar[str] = "openai"
+
+    openai: str
+    url: str = OPENAI
+    key: str = "OPENAI_API_KEY"
+    answer: Mode = "logprobs"
+    samples: int = Field(default=1, ge=1, le=100)
+    temperature: float = Field(default=1.0, ge=0)
+    alternatives: int | None = Field(default=None, ge=1)
+    max_new_tokens: int = Field(default=16, ge=1)
+    token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra: dict[str, Any] = Field(default_factory=dict)
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout: float = Field(default=60.0, gt=0)
+    tries: int = Field(default=6, ge=1)
+
+    def build(self, here: Here) -> BlackBox:
+        return OpenAIModel(
+            self.openai,
+            self.prompt(here),
+            name=self.name,
+            url=self.url,
+            key=self.key,
+            price=here.prices.get(self.openai),
+            decoding=Decoding(
+                self.answer,
+                self.samples,
+                self.temperature,
+                self.alternatives,
+                self.max_new_tokens,
+                self.token_field,
+                self.extra,
+            ),
+            manners=Manners(
+                self.concurrency,
+                self.requests_per_minute,
+                self.tokens_per_minute,
+                self.timeout,
+                self.tries,
+            ),
+        )

@@ -1,0 +1,279 @@
+"""A program in any language as a black box: it reads JSON lines and writes JSON lines."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from fute.core.errors import BudgetError, ModelError
+from fute.core.hashing import digest, digest_files
+from fute.core.section import Name
+from fute.core.types import Answers, Failure, Input, Output, Shape
+from fute.models.answers import EXPECTED, as_json, labels_for, read_answer
+from fute.models.base import BlackBox, Meter, Unmetered, Usage
+from fute.models.section import Here, ModelSection
+
+# Lines under way: enough to keep the program busy, few enough to lose little where it dies.
+_WINDOW = 32
+_STARTS = 4  # of the program, for one run; an item that it dies on as the only one under way has failed
+
+
+class ProcessModel(BlackBox):
+    """Starts the program once a run and sends it a line for each input, `{"id": 7, "text": …}`; it writes, in any
+    order, a line for each: `{"id": 7, "label": …}`, or with `probabilities`, `score`, `text`, `span` or `error`
+    as an HTTP endpoint does. Its standard error is shown where it fails.
+
+    Args:
+        command: the program and its arguments.
+        labels: for `output` "class" the label names, for "score" its name.
+        folder: where it runs; files there that `command` names count in the fingerprint.
+        timeout: seconds for one answer.
+        version: changes when the answers may have, for what the named files don't tell.
+    """
+
+    kind = "process"
+    batch = None
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        labels: list[str] | None = None,
+        *,
+        name: str,
+        output: Output = "class",
+        shape: Shape = "text",
+        folder: Path = Path(),
+        timeout: float = 60.0,
+        version: str = "",
+    ) -> None:
+        self.name, self.command, self.folder = name, list(command), folder
+        self.output, self.shape = output, shape
+        self.labels = labels_for(name, output, labels)
+        self.timeout, self.version = timeout, version
+
+    @cached_property
+    def fingerprint(self) -> str:
+        named = [path for word in self.command if (path := self.folder / word).is_file()]
+        made = [self.command, digest_files(named), self.version]
+        return digest(["process", 1, made, list(self.labels), self.output, self.shape])
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return {"command": " ".join(self.command), "version": self.version}
+
+    def predict(self, inputs: Sequence[Input]) -> list[Any]:
+        """The answers in order, without a budget. Raises ModelError where the program can't be used."""
+        answers: list[Any] = [None] * len(inputs)
+        for index, answer in self.stream([(self, item) for item in inputs], {self.name: Unmetered()}):
+            if isinstance(answer, Exception):
+                raise answer
+            answers[index] = answer[0]
+        return answers
+
+    @classmethod
+    def stream(
+        cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
+    ) -> Iterator[tuple[int, Answers | Exception]]:
+        box = questions[0][0]
+        waiting = collections.deque(range(len(questions)))
+        meter = meters[box.name]
+        stopped: tuple[int, Exception] | None = None
+        deaths: collections.Counter[int] = collections.Counter()
+        barren = 0  # starts in a row that gave no answer
+        window = _WINDOW
+        while waiting and stopped is None:
+            program = _Program(box)
+            lost: list[int] = []
+            answered = 0
+            try:
+                while (waiting and stopped is None) or program.under_way:
+                    while waiting and stopped is None and len(program.under_way) < window:
+                        index = waiting.popleft()
+                        try:
+                            meter.reserve(Usage(1))
+                        except BudgetError as error:
+                            stopped = (index, error)
+                            break
+                        program.send(index, questions[index][1])
+                    if not program.under_way:
+                        break
+                    line = program.receive()
+                    if line is None:  # it died, or is too slow
+                        lost = list(program.under_way)
+                        break
+                    index, answer = program.read(line)
+                    answered += 1
+                    yield index, [answer]
+            except ModelError as error:
+                yield (next(iter(program.under_way), 0), error)
+                return
+            finally:
+                program.stop()
+            if lost:
+                # Which line it died on is certain only where it was alone: the next start goes one by one.
+                window = 1 if window > 1 else _WINDOW
+                barren = 0 if answered else barren + 1
+                suspect = lost[0]
+                deaths[suspect] += 1
+                if len(lost) == 1 and (deaths[suspect] > 1 or program.timed_out):
+                    yield suspect, [Failure("error", program.why()[:500])]
+                    lost.remove(suspect)
+                waiting.extendleft(reversed(lost))
+                if barren >= _STARTS:
+                    yield lost[0] if lost else suspect, program.error()
+                    return
+        if stopped is not None:
+            yield stopped
+
+
+class _Program:
+    """One start of the program."""
+
+    def __init__(self, box: ProcessModel) -> None:
+        self.box = box
+        self.under_way: dict[int, float] = {}  # index → when it was sent, oldest first
+        self.timed_out = False
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._to_send: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._said: collections.deque[str] = collections.deque(maxlen=20)
+        try:
+            self._process = subprocess.Popen(
+                box.command,
+                cwd=box.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            raise ModelError(
+                f"model {box.name}: {box.command[0]} can't be started", found=str(error), fix="check `command`"
+            ) from error
+        # A thread for each pipe, so that none can fill up while we wait on another.
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._write, self._collect, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, index: int, item: Input) -> None:
+        self.under_way[index] = time.monotonic()
+        self._to_send.put(json.dumps({"id": index, **as_json(item)}, ensure_ascii=False))
+
+    def receive(self) -> str | None:
+        """The next line; None where the program ended, or is too slow."""
+        oldest = next(iter(self.under_way.values()))
+        try:
+            return self._lines.get(timeout=max(0.01, oldest + self.box.timeout - time.monotonic()))
+        except queue.Empty:
+            self.timed_out = True
+            return None
+
+    def read(self, line: str) -> tuple[int, Any]:
+        """The index and the answer of a line.
+
+        Raises:
+            ModelError: it is no such line: the program doesn't speak this language.
+        """
+        try:
+            said = json.loads(line)
+            index = int(said["id"])
+            del self.under_way[index]
+        except (ValueError, LookupError, TypeError):
+            raise ModelError(
+                f"model {self.box.name} wrote a line that is no answer",
+                expected=f'a JSON object with the "id" of a line it read, such as {EXPECTED[self.box.output]}',
+                found=line.strip()[:200],
+                fix="write only answers to standard output, and the rest to standard error",
+            ) from None
+        return index, read_answer(self.box, said)
+
+    def why(self) -> str:
+        """Why there is no answer, for people."""
+        if self.timed_out:
+            return f"no answer within {self.box.timeout:g} s"
+        return f"the program ended with code {self._process.poll()}: {' / '.join(self._said)}"
+
+    def error(self) -> ModelError:
+        return ModelError(
+            f"model {self.box.name}: its program gives no answers",
+            found=self.why()[:500],
+            fix="it must answer, and flush, line by line; try it: "
+            f"echo '{{\"id\": 0, \"text\": \"a text\"}}' | {' '.join(self.box.command)}",
+        )
+
+    def stop(self) -> None:
+        """End the program: politely where it has answered all, else at once."""
+        self._to_send.put(None)
+        if self.under_way:
+            self._process.kill()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+    def _write(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it died: `_listen` tells
+            while (line := self._to_send.get()) is not None:
+                stdin.write(line + "\n")
+                stdin.flush()
+            stdin.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip():
+                self._lines.put(line)
+        self._process.wait()
+        self._lines.put(None)
+
+    def _collect(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._said.append(line.strip())
+
+
+class ProcessSection(ModelSection):
+    """`command:` a program that reads and writes JSON lines."""
+
+    KEY: ClassVar[str] = "command"
+
+    command: list[str] = Field(min_length=1)
+    labels: list[Name] | None = None
+    output: Output = "class"
+    shape: Shape = "text"
+    timeout: float = Field(default=60.0, gt=0)
+    version: Name = "1"
+
+    def build(self, here: Here) -> BlackBox:
+        return ProcessModel(
+            self.command,
+            self.labels,
+            name=self.name,
+            output=self.output,
+            shape=self.shape,
+            folder=here.folder,
+            timeout=self.timeout,
+            version=self.version,
+        )
