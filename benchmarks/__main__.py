@@ -26,7 +26,10 @@ FIGURES = {
         "benchmarks.runner_chaos",
         "violations in 5,000 texts through a misbehaving server, killed ten times",
     ),
-    "label-shared-long": ("benchmarks.label_shared", "× of prompts one by one: the paper's 10 over 200 imdb texts"),
+    "label-shared-long": (
+        "benchmarks.label_shared",
+        "× of prompts one by one: the paper's 10 over 200 imdb texts",
+    ),
     "label-shared-short": ("benchmarks.label_shared", "the same over 500 short reviews"),
     "label-shared-text-first": ("benchmarks.label_shared", "the same, 12 prompts that begin with the text"),
     "label-bound": ("benchmarks.label_bound", "× the time of the matrix products alone, on long texts"),

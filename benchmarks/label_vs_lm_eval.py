@@ -48,9 +48,9 @@ def measure(name: str) -> Figure:
     fast = time.perf_counter() - began
     agree = np.mean([(a.argmax(1) == b.argmax(1)).mean() for a, b in zip(ours, theirs, strict=True)])
     print(
-        f"{len(boxes)} prompts × {len(inputs)} texts, {boxes[0].dtype}: lm-eval {slow:.1f} s at batch size {best} "
-        f"(items/s by size: { {s: round(r, 1) for s, r in rates.items()} }), fute {fast:.1f} s; against its default "
-        f"batch size of 1 about {slow / fast * rates[best] / rates[1]:.1f} ×; same argmax {agree:.3f}",
+        f"{len(boxes)} prompts × {len(inputs)} texts, {boxes[0].dtype}: lm-eval {slow:.1f} s at batch size "
+        f"{best} (items/s by size: { {s: round(r, 1) for s, r in rates.items()} }), fute {fast:.1f} s; against "
+        f"its default batch size of 1 about {slow / fast * rates[best] / rates[1]:.1f} ×; same argmax {agree:.3f}",
         file=sys.stderr,
     )
     return Figure(
@@ -70,10 +70,9 @@ def _ask(harness: object, boxes: Sequence[PromptedLLM], inputs: Sequence[Input])
         for word in words
     ]
     scores = iter(harness.loglikelihood(requests, disable_tqdm=True))  # type: ignore[attr-defined]
-    return [
-        np.array([
-            [np.logaddexp.reduce([next(scores)[0] for _ in words]) for words in box.prompt.verbalizer.words.values()]
-            for _ in inputs
-        ])
-        for box in boxes
-    ]  # fmt: skip
+
+    def label_scores(box: PromptedLLM) -> list[float]:
+        words = box.prompt.verbalizer.words.values()
+        return [np.logaddexp.reduce([next(scores)[0] for _ in own]) for own in words]
+
+    return [np.array([label_scores(box) for _ in inputs]) for box in boxes]

@@ -1,8 +1,8 @@
 """A run against a server that misbehaves, killed at ten random moments and started again.
 
-5,000 texts, 32 at a time; 429 storms, 500s, resets, hangs, half a JSON, empty answers, replies of another form,
-slow drips. Counted as a violation: a text neither labelled nor reported as failed, one labelled wrongly or
-twice, a request or a token over the budget.
+5,000 texts, 32 at a time; 429 storms, 500s, resets, hangs, half a JSON, empty answers, replies of another
+form, slow drips. Counted as a violation: a text neither labelled nor reported as failed, one labelled
+wrongly or twice, a request or a token over the budget.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ def chaos(folder: Path, texts: int, kills: int, seed: int, max_calls: int, max_t
     draw = random.Random(seed)
     log = folder / "requests.log"
     with serving("tests.servers", free_port(), seed, log, 0.04) as url:
-        command = [sys.executable, "-m", "tests.chaos", str(folder), url, *map(str, (texts, max_calls, max_tokens))]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.chaos",
+            str(folder),
+            url,
+            *map(str, (texts, max_calls, max_tokens)),
+        ]
         killed = 0
         while True:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -54,7 +61,9 @@ def chaos(folder: Path, texts: int, kills: int, seed: int, max_calls: int, max_t
         "tokens over the budget": max(0, sum(tokens for _, tokens in requests) - max_tokens),
         "requests that the ledger missed": max(0, len(requests) - last["calls"]),
     }
-    print(f"{last | {'wrong': len(last['wrong'])}}; {len(requests):,} requests at the server", file=sys.stderr)
+    print(
+        f"{last | {'wrong': len(last['wrong'])}}; {len(requests):,} requests at the server", file=sys.stderr
+    )
     return {**violations, "labelled": last["labelled"], "left": last["left"], "killed": killed}
 
 

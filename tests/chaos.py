@@ -34,7 +34,9 @@ def main(folder: Path, url: str, texts: int, max_calls: int, max_tokens: int) ->
     cache = PredictionCache(folder / "predictions.sqlite")
     result = label([model(url)], inputs, cache, budget=budget, retry=True)
     answered = result.answered["chaos"]
-    wrong = [int(row) for row, p in zip(answered.rows, answered.predictions, strict=True) if p[1] != (row % 2 == 0)]
+    wrong = [
+        int(row) for row, p in zip(answered.rows, answered.predictions, strict=True) if p[1] != (row % 2 == 0)
+    ]
     print(
         json.dumps(
             {

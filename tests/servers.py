@@ -1,8 +1,8 @@
 """Servers on loopback, each a process of its own: llama.cpp with SmolLM2, and one that misbehaves on purpose.
 
 `python -m tests.servers PORT SEED LOG` answers like a chat model that says "good" to texts whose number is
-even and "bad" to others, when it does not misbehave; it writes a line to LOG for each request: its number, and
-the tokens it took.
+even and "bad" to others, when it does not misbehave; it writes a line to LOG for each request: its number,
+and the tokens it took.
 """
 
 import asyncio

@@ -90,7 +90,8 @@ def test_what_may_pass_is_asked_again(trouble):
 
 
 @pytest.mark.parametrize(
-    "content", [b'{"choices": [{"mess', b"", b"[]", b"null", b'{"choices": []}', b'{"choices": [{"message": 3}]}']
+    "content",
+    [b'{"choices": [{"mess', b"", b"[]", b"null", b'{"choices": []}', b'{"choices": [{"message": 3}]}'],
 )
 def test_a_reply_that_makes_no_sense_is_asked_again_and_then_reported(content):
     with Script((200, {}, content, 0.0), says("good")) as server:

@@ -163,11 +163,23 @@ def test_an_item_that_hangs_fails_after_its_time(tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("print('Loading the model …', flush=True); time.sleep(5)", ["no answer", "standard error", "Loading"]),
-        ("print('{\"id\": 99, \"label\": \"good\"}', flush=True); time.sleep(5)", ["no answer", "99"]),
-        ("for line in sys.stdin: tell(id=said(line)['id'], label='great')", ["none of its labels", "bad, good"]),
-        ("for line in sys.stdin: tell(id=said(line)['id'], mark=3)", ["can't read", '{"label": "good"}', "mark"]),
-        ("print('no licence', file=sys.stderr); sys.exit(1)", ["gives no answers", "code 1", "no licence", "echo"]),
+        (
+            "print('Loading the model …', flush=True); time.sleep(5)",
+            ["no answer", "standard error", "Loading"],
+        ),
+        ('print(\'{"id": 99, "label": "good"}\', flush=True); time.sleep(5)', ["no answer", "99"]),
+        (
+            "for line in sys.stdin: tell(id=said(line)['id'], label='great')",
+            ["none of its labels", "bad, good"],
+        ),
+        (
+            "for line in sys.stdin: tell(id=said(line)['id'], mark=3)",
+            ["can't read", '{"label": "good"}', "mark"],
+        ),
+        (
+            "print('no licence', file=sys.stderr); sys.exit(1)",
+            ["gives no answers", "code 1", "no licence", "echo"],
+        ),
     ],
 )
 def test_a_program_that_cannot_be_used_says_why(tmp_path, body, words):

@@ -171,7 +171,12 @@ def test_a_server_without_log_probabilities_is_told_apart_at_once():
 
 @pytest.mark.parametrize(
     ("said", "reason", "kind"),
-    [("", "stop", "empty"), (None, "stop", "empty"), ("I think", "length", "truncated"), ("So so.", "stop", "unparsed")],
+    [
+        ("", "stop", "empty"),
+        (None, "stop", "empty"),
+        ("I think", "length", "truncated"),
+        ("So so.", "stop", "unparsed"),
+    ],
 )
 def test_answers_without_a_label_are_failures(said, reason, kind):
     reply = {"choices": [{"message": {"content": said}, "finish_reason": reason}]}
@@ -182,7 +187,9 @@ def test_answers_without_a_label_are_failures(said, reason, kind):
 def test_what_is_sent():
     reply = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
     with Script((200, {}, reply, 0.0)) as server:
-        on(server.url, mode="text", token_field="max_completion_tokens", extra={"top_p": 0.5}).predict(ITEMS[:1])
+        on(server.url, mode="text", token_field="max_completion_tokens", extra={"top_p": 0.5}).predict(
+            ITEMS[:1]
+        )
         path, body, _ = server.seen[0]
     assert path == "/v1/chat/completions"
     assert body == {
@@ -195,7 +202,9 @@ def test_what_is_sent():
 
 
 def test_servers_here_are_free_and_others_need_a_price():
-    assert [is_loopback(u) for u in ("http://localhost:1/v1", "http://[::1]/v1", "https://api.openai.com/v1")] == [
+    assert [
+        is_loopback(u) for u in ("http://localhost:1/v1", "http://[::1]/v1", "https://api.openai.com/v1")
+    ] == [
         True,
         True,
         False,

@@ -122,7 +122,7 @@ class Budget:
                     raise BudgetError(
                         f"`{name}` is reached",
                         expected=f"at most {cap * scale:,.10g}",
-                        found=f"{there * scale:,.10g} spent; the next questions may take {more * scale:,.10g}",
+                        found=f"{there * scale:,.10g} spent; the next may take {more * scale:,.10g}",
                         fix=f"raise `{name}`; what is labelled is kept",
                     )
             db.executemany(_ADD, rows)
@@ -140,7 +140,7 @@ class Budget:
         if box.price is None and self.caps.max_cost is not None:
             raise ConfigError(
                 f"model {box.name}: no price is known, so `max_cost` can't be kept",
-                fix="give dollars per million tokens in fute.yaml: prices: {model-id: {input: 0.1, output: 0.4}}",
+                fix="in fute.yaml, dollars per million tokens: prices: {model-id: {input: 0.1, output: 0.4}}",
             )
 
     def _row(self, box: BlackBox, usage: Usage) -> tuple[str, int, int, int]:

@@ -21,8 +21,8 @@ from fute.models.section import Here, ModelSection
 class HTTPModel(BlackBox):
     """POSTs `{"inputs": [{"text": …}, …]}`, reads `{"answers": [{…}, …]}` (or the bare list).
 
-    An answer is `{"label": …}`, `{"probabilities": {…}}`, `{"score": …}`, `{"text": …}`, `{"span": {"text": …,
-    "start": …}}` or `{"error": "why"}`.
+    An answer is `{"label": …}`, `{"probabilities": {…}}`, `{"score": …}`, `{"text": …}`, `{"span": {"text":
+    …, "start": …}}` or `{"error": "why"}`.
 
     Args:
         url: where to post.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fute.models.callable import PythonSection
+from fute.models.hf import HFSection
 from fute.models.http import HTTPSection
 from fute.models.openai import ServerSection
 from fute.models.process import ProcessSection
@@ -12,5 +13,13 @@ from fute.models.sklearn import SklearnSection
 
 KINDS: dict[str, type[ModelSection]] = {
     section.KEY: section
-    for section in (LLMSection, ServerSection, SklearnSection, PythonSection, ProcessSection, HTTPSection)
+    for section in (
+        LLMSection,
+        ServerSection,
+        HFSection,
+        SklearnSection,
+        PythonSection,
+        ProcessSection,
+        HTTPSection,
+    )
 }

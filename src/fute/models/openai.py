@@ -40,8 +40,8 @@ class Decoding:
         samples: with "text", this many answers are drawn, and a label's probability is its share of those
             that name one; 1 asks for the most probable answer.
         temperature: of the samples.
-        alternatives: how many of a token's alternatives to ask for; None for 20, or where OpenAI completes, 5:
-            its most. llama.cpp gives more.
+        alternatives: how many of a token's alternatives to ask for; None for 20, or where OpenAI completes,
+            5: its most. llama.cpp gives more.
         max_tokens: of an answer in "text" mode.
         token_field: the name that the server has for that: "max_tokens", or "max_completion_tokens".
         extra: more fields of the request, such as {"reasoning_effort": "low"}.
@@ -57,11 +57,12 @@ class Decoding:
 
 
 class OpenAIModel(BlackBox):
-    """LLM + prompt, on a server. Its answers are class probabilities, or hard labels where it gives text only.
+    """LLM + prompt, on a server. Its answers are class probabilities, or hard labels where it gives text
+    only.
 
     With "logprobs" and "completions" a label's probability is that of the tokens that can begin one of its
-    words and no other label's, as a share of what all labels have. So words of one label should not begin like
-    another's.
+    words and no other label's, as a share of what all labels have. So words of one label should not begin
+    like another's.
 
     Args:
         model: the server's name for it.
@@ -90,7 +91,7 @@ class OpenAIModel(BlackBox):
         url: str = OPENAI,
         key: str = "OPENAI_API_KEY",
         price: Price | None = None,
-        decoding: Decoding = Decoding(),  # noqa: B008
+        decoding: Decoding = Decoding(),
         manners: Manners = Manners(),  # noqa: B008
     ) -> None:
         self.name, self.model, self.prompt = name, model, prompt
@@ -207,7 +208,9 @@ class OpenAIModel(BlackBox):
             alternatives: Mapping[str, float] | Failure = await self._post(
                 line, turns, 1, meter, self._ask_for_alternatives(), _alternatives
             )
-            return alternatives if isinstance(alternatives, Failure) else self._probabilities(alternatives)
+            if isinstance(alternatives, Failure):
+                return alternatives
+            return self._probabilities(alternatives)
         drawn = self.decoding.samples > 1
         answers = []
         for number in range(self.decoding.samples):
@@ -216,8 +219,10 @@ class OpenAIModel(BlackBox):
             if isinstance(said, Failure):
                 return said
             answers.append(self._parsed(*said))
-        named = [answer for answer in answers if not isinstance(answer, Failure)]
-        return np.mean(named, axis=0, dtype=np.float32) if named else answers[-1]
+        named: list[Floats] = [answer for answer in answers if not isinstance(answer, Failure)]
+        if not named:
+            return answers[-1]
+        return np.asarray(np.mean(named, axis=0), dtype=np.float32)
 
     def _ask_for_alternatives(self) -> dict[str, Any]:
         count = self.decoding.alternatives or (5 if self._plain and self.url == OPENAI else 20)
@@ -229,7 +234,8 @@ class OpenAIModel(BlackBox):
         """A hard label from what the model wrote."""
         label = self.prompt.verbalizer.parse(text, last=self.prompt.reasoning is not None)
         if label is not None:
-            return np.eye(len(self.labels), dtype=np.float32)[self.labels.index(label)]
+            row: Floats = np.eye(len(self.labels), dtype=np.float32)[self.labels.index(label)]
+            return row
         if not text.strip():
             return Failure("empty", "the model wrote nothing")
         return Failure("unparsed" if finished else "truncated", text[:200])
@@ -276,7 +282,9 @@ def _used(reply: Any) -> Usage | None:
 
 
 def _text(reply: Any) -> tuple[str, bool]:
-    """What the model wrote, and whether it came to its end. Raises LookupError for a reply of another form."""
+    """What the model wrote, and whether it came to its end. Raises LookupError for a reply of another
+    form.
+    """
     choice = reply["choices"][0]
     said = choice["text"] if "text" in choice else choice["message"].get("content")
     if said is not None and not isinstance(said, str):
@@ -297,7 +305,7 @@ def _alternatives(reply: Any) -> dict[str, float]:
         return _summed(given["top_logprobs"][0].items())
     raise ModelError(
         "the server gives no log-probabilities",
-        fix='set `answer: text`: its answers are then read as words, or with `samples: 10` as shares of words',
+        fix="set `answer: text`: its answers are then read as words, or with `samples: 10` as shares of words",
     )
 
 

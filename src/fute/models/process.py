@@ -30,8 +30,10 @@ _STARTS = 4  # of the program, for one run; an item that it dies on as the only 
 
 
 class ProcessModel(BlackBox):
-    """Starts the program once a run and sends it a line for each input, `{"id": 7, "text": …}`; it writes, in any
-    order, a line for each: `{"id": 7, "label": …}`, or with `probabilities`, `score`, `text`, `span` or `error`
+    """Starts the program once a run and sends it a line for each input, `{"id": 7, "text": …}`; it writes,
+    in any
+    order, a line for each: `{"id": 7, "label": …}`, or with `probabilities`, `score`, `text`, `span` or
+        `error`
     as an HTTP endpoint does. Its standard error is shown where it fails.
 
     Args:
@@ -159,7 +161,9 @@ class _Program:
             )
         except OSError as error:
             raise ModelError(
-                f"model {box.name}: {box.command[0]} can't be started", found=str(error), fix="check `command`"
+                f"model {box.name}: {box.command[0]} can't be started",
+                found=str(error),
+                fix="check `command`",
             ) from error
         # A thread for each pipe, so that none can fill up while we wait on another.
         self._threads = [
@@ -211,7 +215,7 @@ class _Program:
             f"model {self.box.name}: its program gives no answers",
             found=self.why()[:500],
             fix="it must answer, and flush, line by line; try it: "
-            f"echo '{{\"id\": 0, \"text\": \"a text\"}}' | {' '.join(self.box.command)}",
+            f'echo \'{{"id": 0, "text": "a text"}}\' | {" ".join(self.box.command)}',
         )
 
     def stop(self) -> None:

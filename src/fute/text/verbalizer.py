@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ class Verbalizer:
         Args:
             last: of several labels take the last one, as fits an answer that ends a chain of reasons.
         """
-        named = [(start, end, label) for start, end, label in self._mentions(answer)]
+        answer = _MARKUP.sub(" ", unicodedata.normalize("NFC", answer))
+        named = self._mentions(answer)
         if not named:
             return None
         start, end, label = named[0]
@@ -71,13 +73,24 @@ class Verbalizer:
         labels = {label for _, _, label in named}
         return named[-1][2] if last or len(labels) == 1 else None
 
+    def _is_word_of_another(self, name: str, label: str) -> bool:
+        return any(
+            word.strip().casefold() == name.casefold()
+            for other, words in self.words.items()
+            for word in words
+            if other != label
+        )
+
     def _mentions(self, answer: str) -> list[tuple[int, int, str]]:
         """Where the answer names a label: start, end, label, in order and without overlap."""
-        found = []
-        for label, words in self.words.items():
-            for word in {*(word.strip() for word in words), label.strip()}:
-                for match in _pattern(word).finditer(answer):
-                    found.append((match.start("word"), match.end("word"), label))
+        owner = {label.strip(): label for label in self.words}
+        owner = {name: label for name, label in owner.items() if not self._is_word_of_another(name, label)}
+        owner |= {word.strip(): label for label, words in self.words.items() for word in words}
+        found = [
+            (match.start("word"), match.end("word"), label)
+            for word, label in owner.items()
+            for match in _pattern(unicodedata.normalize("NFC", word)).finditer(answer)
+        ]
         found.sort(key=lambda mention: (mention[0], -mention[1]))
         kept: list[tuple[int, int, str]] = []
         for start, end, label in found:
@@ -86,9 +99,12 @@ class Verbalizer:
         return [mention for mention in kept if not _NEGATION.search(answer[: mention[0]])]
 
 
+# What markdown and quotes put around a word.
+_MARKUP = re.compile(r"[*_`\"“”„«»]")
 # "not positive", "isn't very positive"
 _NEGATION = re.compile(
-    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)(?:\s+(?:a|an|the|at|all|very|really|so))*\s+$", re.I
+    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)(?:\s+(?:a|an|the|at|all|very|really|so|entirely|quite|exactly|particularly))*\s+$",
+    re.I,
 )
 
 

@@ -99,6 +99,19 @@ def _quantisation(quantize: Quantize | None, dtype: DType) -> Any:
     )
 
 
+def load_headed(weights: Weights, dtype: DType, auto_class: str) -> Any:
+    """A model with a trained head (`auto_class`, such as "AutoModelForQuestionAnswering"); as
+    `load_causal_lm`.
+
+    Raises:
+        ModelError: the file holds no such head: transformers would draw one at random.
+    """
+    require_local(weights)
+    import transformers
+
+    return _load(weights, dtype, getattr(transformers, auto_class), whole=True)
+
+
 def load_encoder(weights: Weights, dtype: DType) -> Any:
     """A BERT-family encoder, in evaluation mode, without gradients; raises like `load_causal_lm`."""
     require_local(weights)
@@ -124,14 +137,17 @@ def require_local(weights: Weights) -> None:
         require(module, "local", f"loading {weights.id}")
 
 
-def _load(weights: Weights, dtype: DType, auto_class: Any, quantize: Quantize | None = None) -> Any:
+def _load(
+    weights: Weights, dtype: DType, auto_class: Any, quantize: Quantize | None = None, whole: bool = False
+) -> Any:
     import torch
 
     _quiet_transformers()
     try:
         folder = _converted(weights, auto_class)
-        model = auto_class.from_pretrained(
+        model, loading = auto_class.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
@@ -142,6 +158,13 @@ def _load(weights: Weights, dtype: DType, auto_class: Any, quantize: Quantize | 
             f"transformers can't load {weights.id} from {weights.folder}",
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:300],
         ) from error
+    missing = sorted(loading["missing_keys"])
+    if whole and missing:
+        raise ModelError(
+            f"{weights.id} holds no trained head for {auto_class.__name__}",
+            found=f"without weights: {', '.join(missing[:5])}",
+            fix="name the right `head`, or weights that were fine-tuned for it",
+        )
     model.requires_grad_(False)
     return model.eval() if quantize and device() == "cuda" else model.eval().to(device())
 

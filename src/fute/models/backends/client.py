@@ -113,7 +113,8 @@ class Line:
             meter: the asking box's.
             most: what one try uses at most.
             read: from the reply's JSON to the answer and what it used (None where it doesn't say). Raises
-                ValueError, LookupError or TypeError for a reply of another form, which is then asked for again.
+                ValueError, LookupError or TypeError for a reply of another form, which is then asked for
+                again.
 
         Returns:
             the answer, or a `Failure` of kind "error" when all tries are used up.
@@ -142,7 +143,9 @@ class Line:
                 meter.settle(most, Usage(most.calls))
                 problem = f"status {reply.status_code}: {reply.text[:200]}"
                 if reply.status_code in _NEVER:
-                    raise ModelError(f"{url} refuses to answer", found=problem, fix=_ADVICE[reply.status_code])
+                    raise ModelError(
+                        f"{url} refuses to answer", found=problem, fix=_ADVICE[reply.status_code]
+                    )
                 if reply.status_code not in _AGAIN:
                     self._refuse(meter, problem)
                 wait = retry_after(reply.headers)
