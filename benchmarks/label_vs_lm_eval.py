@@ -49,8 +49,9 @@ def measure(name: str) -> Figure:
     agree = np.mean([(a.argmax(1) == b.argmax(1)).mean() for a, b in zip(ours, theirs, strict=True)])
     print(
         f"{len(boxes)} prompts × {len(inputs)} texts, {boxes[0].dtype}: lm-eval {slow:.1f} s at batch size "
-        f"{best} (items/s by size: { {s: round(r, 1) for s, r in rates.items()} }), fute {fast:.1f} s; against "
-        f"its default batch size of 1 about {slow / fast * rates[best] / rates[1]:.1f} ×; same argmax {agree:.3f}",
+        f"{best} (items/s by size: { {s: round(r, 1) for s, r in rates.items()} }), fute {fast:.1f} s; "
+        f"against its default batch size of 1 about {slow / fast * rates[best] / rates[1]:.1f} ×; "
+        f"same argmax {agree:.3f}",
         file=sys.stderr,
     )
     return Figure(

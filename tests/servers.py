@@ -100,7 +100,7 @@ class Misbehaving:
             content = b'{"choices": [], "usage": null}'
         elif trouble == "half":
             content = content[: len(content) // 2]
-        header = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{extra}content-length: {len(content)}\r\n\r\n"
+        header = f"HTTP/1.1 {status}\r\n{extra}content-length: {len(content)}\r\n\r\n"
         writer.write(header.encode())
         for start in range(0, len(content), 8 if trouble == "drip" else len(content)):
             writer.write(content[start : start + (8 if trouble == "drip" else len(content))])

@@ -337,14 +337,14 @@ def test_several_labels_at_once_are_refused(tmp_path):
 
 def test_fingerprint_follows_all_that_decides_the_answer(colours, reader):
     boxes = [
-        HFModel(str(colours), name="a"),
+        HFModel(str(colours), name="a", dtype="bfloat16"),
         HFModel(str(colours), name="a", pair=True),
         HFModel(str(colours), name="a", labels=["no", "yes"]),
         HFModel(str(colours), name="a", max_tokens=32),
-        HFModel(str(colours), name="a", dtype="float32" if HFModel(str(colours), name="a").dtype == "bfloat16" else "bfloat16"),
+        HFModel(str(colours), name="a", dtype="float32"),
         HFModel(str(reader), name="a"),
         HFModel(str(reader), name="a", no_answer=True),
         HFModel(str(reader), name="a", no_answer=True, null_threshold=1.0),
     ]  # fmt: skip
     assert len({box.fingerprint for box in boxes}) == len(boxes)
-    assert HFModel(str(colours), name="another name").fingerprint == boxes[0].fingerprint
+    assert HFModel(str(colours), name="b", dtype="bfloat16").fingerprint == boxes[0].fingerprint

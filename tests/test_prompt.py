@@ -1,6 +1,5 @@
 """Prompts as plain texts and as chats, examples drawn from a dataset, and how a written answer is read."""
 
-import os
 from collections import Counter
 
 import pytest
@@ -72,7 +71,7 @@ def test_reasons_stand_between_the_prompt_and_the_question_for_the_label():
 def test_all_inputs_share_the_beginning(texts):
     beginning = prompt(system="Judge.", shots=SHOTS).plain(Input("")).removesuffix("\nSentiment:")
     plains = [prompt(system="Judge.", shots=SHOTS).plain(Input(text)) for text in texts]
-    assert os.path.commonprefix(plains).startswith(beginning)
+    assert all(one.startswith(beginning) for one in plains)
     assert beginning.endswith("Review: Awful.\nSentiment: negative\n\nReview: ")
 
 

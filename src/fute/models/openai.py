@@ -305,7 +305,7 @@ def _alternatives(reply: Any) -> dict[str, float]:
         return _summed(given["top_logprobs"][0].items())
     raise ModelError(
         "the server gives no log-probabilities",
-        fix="set `answer: text`: its answers are then read as words, or with `samples: 10` as shares of words",
+        fix="set `answer: text`: its answers are then read as words (`samples: 10`: shares of words)",
     )
 
 

@@ -198,7 +198,7 @@ class _Program:
         except (ValueError, LookupError, TypeError):
             raise ModelError(
                 f"model {self.box.name} wrote a line that is no answer",
-                expected=f'a JSON object with the "id" of a line it read, such as {EXPECTED[self.box.output]}',
+                expected=f'JSON with the "id" of a line that it read, such as {EXPECTED[self.box.output]}',
                 found=line.strip()[:200],
                 fix="write only answers to standard output, and the rest to standard error",
             ) from None

@@ -76,8 +76,8 @@ class PromptSection(ModelSection):
     def _says_how_to_ask(self) -> Self:
         if self.prompts is None and self.template is None:
             raise ValueError(
-                'an LLM needs a `template`, for example "Review: {{ text }}\\nSentiment:", or `prompts`, the name '
-                "of a family of them"
+                'an LLM needs a `template`, for example "Review: {{ text }}\\nSentiment:", or '
+                "`prompts`, the name of a family of them"
             )
         if self.prompts is not None and self.template is not None:
             raise ValueError("needs either a `template` or `prompts`, and not both")
@@ -98,7 +98,8 @@ class PromptSection(ModelSection):
         unknown = [name for name in self.only or [] if name not in family]
         if unknown:
             raise ConfigError(
-                f'model {self.name}: {self.prompts} has no prompt "{unknown[0]}".{did_you_mean(unknown[0], family)}',
+                f'model {self.name}: {self.prompts} has no prompt "{unknown[0]}".'
+                f"{did_you_mean(unknown[0], family)}",
                 expected=f"some of {listing(family, 40)}",
             )
         return [

@@ -150,7 +150,7 @@ def _load(path: Path, trust: bool, trusted: Sequence[str]) -> Any:
     if path.suffix in _PICKLES and not trust:
         raise ConfigError(
             f"{path} is a pickle, and loading a pickle runs any code that is in it",
-            fix="save it with skops (skops.io.dump(model, 'model.skops')); or, if it is your own, pass --trust",
+            fix="save it with skops: skops.io.dump(model, 'model.skops'); or pass --trust, if it is your own",
         )
     try:
         if path.suffix == ".joblib":

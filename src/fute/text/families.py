@@ -116,7 +116,7 @@ def load_family(name: str, folder: Path | None = None) -> Family:
     if isinstance(content, dict) and "templates" in content:
         raise ConfigError(
             f"{where} is a file of PromptSource",
-            fix="read it with fute.text.families.load_promptsource, which is told what its columns and labels are",
+            fix="read it with fute.text.families.load_promptsource, which is told its columns and labels",
         )
     try:
         file = _File.model_validate(content)

@@ -63,6 +63,9 @@ class Verbalizer:
         Args:
             last: of several labels take the last one, as fits an answer that ends a chain of reasons.
         """
+        exact = [label for label, words in self.words.items() if answer.strip() in map(str.strip, words)]
+        if len(exact) == 1:
+            return exact[0]
         answer = _MARKUP.sub(" ", unicodedata.normalize("NFC", answer))
         named = self._mentions(answer)
         if not named:
@@ -103,7 +106,8 @@ class Verbalizer:
 _MARKUP = re.compile(r"[*_`\"“”„«»]")
 # "not positive", "isn't very positive"
 _NEGATION = re.compile(
-    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)(?:\s+(?:a|an|the|at|all|very|really|so|entirely|quite|exactly|particularly))*\s+$",
+    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)"
+    r"(?:\s+(?:an?|the|at|all|very|really|so|entirely|quite|exactly|particularly))*\s+$",
     re.I,
 )
 
