@@ -20,6 +20,8 @@ from fute.models.base import BlackBox, check_labels
 from fute.models.callable import import_object
 from fute.models.section import Here, ModelSection
 
+# scikit-learn's own, which skops leaves to be named: a fitted decision tree is arrays and nothing that runs.
+_KNOWN = ["sklearn.tree._tree.Tree"]
 _PICKLES = {".pkl", ".pickle", ".joblib"}
 
 
@@ -163,14 +165,15 @@ def _load(path: Path, trust: bool, trusted: Sequence[str]) -> Any:
         require("skops", "sklearn", f"loading {path.name}")
         from skops.io import get_untrusted_types, load
 
-        unknown = sorted(set(get_untrusted_types(file=path)) - set(trusted))
+        allowed = [*_KNOWN, *trusted]
+        unknown = sorted(set(get_untrusted_types(file=path)) - set(allowed))
         if unknown:
             raise ConfigError(
                 f"{path} holds types that fute doesn't know to be safe",
                 found=listing(unknown),
                 fix="if you know them, name them: trusted: [" + ", ".join(unknown) + "]",
             )
-        return load(path, trusted=list(trusted))
+        return load(path, trusted=allowed)
     except FuteError:
         raise
     except Exception as error:  # a damaged file raises what it likes
