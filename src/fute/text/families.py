@@ -201,7 +201,8 @@ def _mapping(constructor: Any, node: MappingNode) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one: what was written tells more.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     keys = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         known = (_Prompt if "prompts" in keys else _File).model_fields
