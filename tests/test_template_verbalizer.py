@@ -46,6 +46,73 @@ def test_a_template_that_uses_the_second_text_reads_pairs(source, pair):
 
 
 @pytest.mark.parametrize(
+    ("source", "columns", "shape"),
+    [
+        ("{{ text }}", {}, "text"),
+        ("{{ text }}{{ text_pair }}", {}, "pair"),
+        ("{{ text }}{{ options }}", {}, "question-options"),
+        ("{{ text }}{{ text_pair }}{{ options | join }}", {}, "question-options"),
+        ("{{ a }}", {"a": "text", "b": "text_pair"}, "text"),
+        ("{{ a }}{{ b }}", {"a": "text", "b": "text_pair"}, "pair"),
+        ("{{ a }}{{ c }}", {"a": "text", "c": "options"}, "question-options"),
+    ],
+)
+def test_a_templates_shape_is_what_it_reads(source, columns, shape):
+    template = PromptTemplate(source, columns)
+    assert template.shape == shape
+    assert template.is_pair is (shape == "pair")
+
+
+def test_options_are_a_list():
+    template = PromptTemplate("{{ text }}{% for o in options %}\n{{ loop.index }}) {{ o }}{% endfor %}")
+    assert template.render(Input("Who?", options=("Ann", "Bo"))) == "Who?\n1) Ann\n2) Bo"
+    assert template.render(Input("Who?")) == "Who?"
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "prompt"),
+    [
+        ("{{ premise }} > {{ hypothesis }}", {"premise": "text", "hypothesis": "text_pair"}, "one > two"),
+        ("{{ b }} > {{ text }}", {"b": "text_pair"}, "two > one"),
+        ("{{ text }}", {"text": "text"}, "one"),  # as in PromptSource's templates for AG News
+        ("{{ text }} > {{ text_pair }}", {"text": "text_pair", "text_pair": "text"}, "two > one"),
+    ],
+)
+def test_a_template_can_have_names_of_its_own(source, columns, prompt):
+    assert PromptTemplate(source, columns).render(Input("one", "two")) == prompt
+
+
+def test_answer_choices_are_there_where_they_are_given():
+    source = "{{ text }} {{ answer_choices[0] }} or {{ answer_choices[1] }}?"
+    assert PromptTemplate(source, choices=("No", "Yes")).render(Input("Good?")) == "Good? No or Yes?"
+    with refused(ConfigError, "unknown variable `answer_choices`"):
+        PromptTemplate(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "words"),
+    [
+        ("{{ premis }}", {"premise": "text"}, ["unknown variable `premis`", 'Did you mean "premise"?']),
+        ("{{ premise }}", {"premise": "txt"}, ['"premise" stands for', "`txt`", 'Did you mean "text"?']),
+        ("{{ hypothesis }}", {"hypothesis": "text_pair"}, ["never uses {{ text }}"]),
+    ],
+)
+def test_wrong_names_of_its_own_are_refused(source, columns, words):
+    with refused(ConfigError, *words):
+        PromptTemplate(source, columns)
+
+
+def test_all_that_decides_a_rendered_text_is_in_the_identity():
+    made = [
+        PromptTemplate("{{ text }}"),
+        PromptTemplate("{{ text }}."),
+        PromptTemplate("{{ text }}", {"a": "text_pair"}),
+        PromptTemplate("{{ text }}", choices=("a", "b")),
+    ]
+    assert len({str(template.identity()) for template in made}) == len(made)
+
+
+@pytest.mark.parametrize(
     ("source", "words"),
     [
         ("Review: {{ txt }}", ["unknown variable `txt`", 'Did you mean "text"?', "{{ text_pair }}"]),

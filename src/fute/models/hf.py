@@ -16,11 +16,12 @@ from fute.core.hashing import digest
 from fute.core.runtime import choose_dtype
 from fute.core.section import Name
 from fute.core.types import Answer, Answers, Failure, Floats, Input, Output, Shape
-from fute.models.backends.heads import Head, HeadedModel, head_of, read_config
+from fute.models.backends.heads import Head, HeadedModel, head_of, outputs_of, read_config
 from fute.models.backends.language_model import language_model
 from fute.models.backends.scores import softmax
 from fute.models.base import BlackBox, Usage, check_labels
 from fute.models.section import Here, ModelSection
+from fute.weights.load import is_encoder_decoder
 from fute.weights.locate import locate
 
 _OUTPUTS: dict[Head, Output] = {
@@ -45,18 +46,19 @@ class HFModel(BlackBox):
         head: by default what its config says: "classification", "regression", "question-answering" (a span of
             the context), "multiple-choice" (its labels are A, B, C, …), "text" (an encoder-decoder writes).
         labels: classification: names in the order of the model's classes, or a mapping from the model's
-            names to yours; by default the model's. regression: the score's name.
+            names to yours; by default the model's. regression: the score's name. Other heads take none.
         pair: whether a classifier or a regressor reads two texts.
         options: the most options of a multiple choice.
         no_answer: whether a question may have no answer in its context (SQuAD 2.0).
         null_threshold: how much better than the best span "no answer" must score.
-        max_tokens: longer inputs lose their end; contexts are read in windows of this length.
+        max_tokens: longer inputs lose their end; contexts are read in windows of this length, of which a
+            question takes a third at most.
         max_new_tokens: of a written answer.
         dtype: "auto", "float32" or "bfloat16".
 
     Raises:
-        ConfigError: no head that fute knows, labels that don't fit it, or a head that gives several labels at
-            once.
+        ConfigError: no head that fute knows, options that don't fit it, or a head that gives several labels
+            or scores at once.
         MissingError: the weights aren't here.
     """
 
@@ -84,6 +86,13 @@ class HFModel(BlackBox):
         self.shape = _SHAPES.get(self.head, "pair" if pair else "text")
         self.options, self.no_answer, self.null_threshold = options, no_answer, null_threshold
         self.max_tokens, self.max_new_tokens = max_tokens, max_new_tokens
+        if pair and self.head not in ("classification", "regression"):
+            raise ConfigError(f"model {name}: `pair` is for classification and regression, not {self.head}")
+        if self.head == "text" and not is_encoder_decoder(self.weights):
+            raise ConfigError(
+                f"model {name}: {model} is no encoder-decoder, so it writes no text",
+                fix="an LLM with a prompt is `llm:`",
+            )
         self.labels = self._labels(labels)
         if self.head == "text":
             self._lm = language_model(self.weights, self.dtype)
@@ -91,23 +100,29 @@ class HFModel(BlackBox):
             self._headed = HeadedModel(self.weights, self.dtype, self.head, max_tokens)
 
     def _labels(self, given: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ...]:
-        if self.head == "multiple-choice":
-            return tuple(chr(ord("A") + i) for i in range(self.options))
-        if self.output == "score":
-            names = tuple(map(str, given or ["score"]))
+        if self.head not in ("classification", "regression"):
+            if given:
+                raise ConfigError(
+                    f"model {self.name}: `head: {self.head}` takes no labels", found=listing(given)
+                )
+            letters = self.options if self.head == "multiple-choice" else 0
+            return tuple(chr(ord("A") + i) for i in range(letters))
+        config = read_config(self.weights)
+        own = outputs_of(config)
+        if self.head == "regression":
+            if len(own) != 1:
+                raise ConfigError(
+                    f"model {self.name}: its head gives {len(own)} scores, not one", found=listing(own)
+                )
+            names = tuple(given.values() if isinstance(given, Mapping) else given or ["score"])
             if len(names) != 1:
                 raise ConfigError(f"model {self.name}: a regressor has one score", found=listing(names))
             return names
-        if self.output != "class":
-            return ()
-        config = read_config(self.weights)
         if config.get("problem_type") == "multi_label_classification":
             raise ConfigError(
                 f"model {self.name}: its head gives several labels at once, not one of them",
                 fix="wrap it in a function that picks one (`python:`)",
             )
-        own = [str(own) for _, own in sorted((config.get("id2label") or {}).items(), key=lambda x: int(x[0]))]
-        own = own or ["LABEL_0", "LABEL_1"]
         if isinstance(given, Mapping):
             unknown = [label for label in given if label not in own]
             if unknown:
@@ -139,8 +154,12 @@ class HFModel(BlackBox):
         return {"model": self.weights.id, "head": self.head, "dtype": self.dtype}
 
     def predict(self, inputs: Sequence[Input]) -> Answers:
+        if not inputs:
+            return []
         if self.head == "question-answering":
-            return self._headed.find(inputs, self.no_answer, self.null_threshold)
+            spans, cut = self._headed.find(inputs, self.no_answer, self.null_threshold)
+            self.cut += cut
+            return spans
         if self.head == "multiple-choice":
             return self._choices(inputs)
         if self.head == "text":
@@ -176,11 +195,13 @@ class HFModel(BlackBox):
     def _written(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         texts = [item.text for item in inputs]
         encoded = self._lm.encode(texts, special_tokens=True)
-        self.cut += sum(len(ids) > self.max_tokens for ids in encoded)
+        # T5 has no last place; what is too long for BART or Marian would be an error there.
+        most = min(
+            self.max_tokens, read_config(self.weights).get("max_position_embeddings") or self.max_tokens
+        )
+        self.cut += sum(len(ids) > most for ids in encoded)
         # The end token that closes an input stays.
-        fitting = [
-            ids if len(ids) <= self.max_tokens else (*ids[: self.max_tokens - 1], ids[-1]) for ids in encoded
-        ]
+        fitting = [ids if len(ids) <= most else (*ids[: most - 1], ids[-1]) for ids in encoded]
         answers: list[Answer | Failure] = []
         for said in self._lm.generate(fitting, self.max_new_tokens):
             if not said.finished:

@@ -260,7 +260,7 @@ class PromptedLLM(BlackBox):
         rows = np.eye(len(self.labels), dtype=np.float32)
         answers: list[Answer | Failure] = []
         for said in self._lm.generate(prompts, self.max_new_tokens):
-            label = self.prompt.verbalizer.parse(said.text)
+            label = self.prompt.verbalizer.parse(said.text, last=self.prompt.reasoning is not None)
             if label is not None:
                 answers.append(rows[self.labels.index(label)])
             elif not said.text.strip():

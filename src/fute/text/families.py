@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from fute.core.errors import ConfigError, did_you_mean, listing
 from fute.core.section import Name, Section, Words
 from fute.text.prompt import Reasoning
 from fute.text.template import PromptTemplate
+from fute.text.verbalizer import Verbalizer
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,17 @@ class _Reason(Section):
     ask: str | None = None
 
 
+def _as_reason(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class _Prompt(Section):
     id: Name
     template: str
     labels: dict[Name, Words] | None = None
-    reason: bool | _Reason = False
+    reason: Annotated[_Reason | None, BeforeValidator(_as_reason)] = None
     system: str | None = None
-    chat: bool = False
+    chat: bool | None = None
     note: str | None = None
 
 
@@ -111,9 +117,11 @@ def load_family(name: str, folder: Path | None = None) -> Family:
                 f'there is no family of prompts "{name}".{did_you_mean(name, families())}',
                 expected=f"one of {listing(families())}, or the path of a YAML file",
             )
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        text, where = _text_of(path), str(path)
     content = _read(text, where)
-    if isinstance(content, dict) and "templates" in content:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} is not a mapping", expected="the keys `name`, `labels` and `prompts`")
+    if "templates" in content:
         raise ConfigError(
             f"{where} is a file of PromptSource",
             fix="read it with fute.text.families.load_promptsource, which is told its columns and labels",
@@ -121,8 +129,9 @@ def load_family(name: str, folder: Path | None = None) -> Family:
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, where) from error
-    twice = sorted({p.id for p in file.prompts if [q.id for q in file.prompts].count(p.id) > 1})
+        raise _explain(error, text, where) from error
+    ids = [prompt.id for prompt in file.prompts]
+    twice = [name for name in ids if ids.count(name) > 1]
     if twice:
         raise ConfigError(f"{where}: two prompts have the id {twice[0]}", fix="ids must differ")
     return Family(file.name, file.source, tuple(_prompt(p, file, where) for p in file.prompts))
@@ -132,16 +141,31 @@ def _prompt(prompt: _Prompt, file: _File, where: str) -> FamilyPrompt:
     labels = prompt.labels or file.labels
     if not labels:
         raise ConfigError(f"{where}: the prompt {prompt.id} has no labels, and neither has the family")
-    reason = _Reason() if prompt.reason is True else prompt.reason
-    return FamilyPrompt(
+    made = FamilyPrompt(
         id=prompt.id,
         template=prompt.template,
         labels={label: tuple(words) for label, words in labels.items()},
-        reason=Reasoning(reason.max_tokens, reason.ask) if isinstance(reason, _Reason) else None,
+        reason=Reasoning(prompt.reason.max_tokens, prompt.reason.ask) if prompt.reason else None,
         system=prompt.system if prompt.system is not None else file.system,
-        chat=prompt.chat or file.chat,
+        chat=prompt.chat if prompt.chat is not None else file.chat,
         columns=file.columns,
     )
+    try:
+        _check(made)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: the prompt {prompt.id}: {error.problem}",
+            expected=error.expected,
+            found=error.found,
+            fix=error.fix,
+        ) from error
+    return made
+
+
+def _check(prompt: FamilyPrompt) -> None:
+    """Raise ConfigError where the template or the words can't be used."""
+    PromptTemplate(prompt.template, prompt.columns, prompt.choices)
+    Verbalizer({label: tuple(words) for label, words in prompt.labels.items()})
 
 
 def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, str] | None = None) -> Family:
@@ -159,55 +183,109 @@ def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, s
     Raises:
         ConfigError: not such a file.
     """
-    content = _read(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(content, dict) or not isinstance(content.get("templates"), dict):
-        raise ConfigError(f"{path} is no file of PromptSource", expected="a key `templates` with a mapping")
-    prompts, skipped = [], {}
-    for template in content["templates"].values():
-        name = str(template.get("name", template.get("id")))
-        asked, bars, target = str(template.get("jinja", "")).partition("|||")
-        choices = [choice.strip() for choice in str(template.get("answer_choices") or "").split("|||")]
-        if not bars or not re.search(r"answer_choices\s*\[\s*label\s*\]", target):
-            skipped[name] = "its target is not one of its answer choices"
-        elif len(choices) != len(labels):
-            skipped[name] = f"it has {len(choices)} answer choices, not {len(labels)}"
-        else:
-            try:
-                PromptTemplate(asked.rstrip(), columns or {}, tuple(choices))
-            except ConfigError as error:
-                skipped[name] = error.problem
-                continue
-            words = {label: (f" {choice}",) for label, choice in zip(labels, choices, strict=True)}
-            prompts.append(
-                FamilyPrompt(name, asked.rstrip(), words, columns=dict(columns or {}), choices=tuple(choices))
-            )
-    return Family(str(content.get("dataset", path.parent.name)), str(path), tuple(prompts), skipped)
+    content = _read(_text_of(path), str(path))
+    templates = content.get("templates") if isinstance(content, dict) else None
+    if not isinstance(templates, dict) or not all(isinstance(one, dict) for one in templates.values()):
+        raise ConfigError(f"{path} is no file of PromptSource", expected="a key `templates` with mappings")
+    prompts: dict[str, FamilyPrompt] = {}
+    skipped: dict[str, str] = {}
+    for key, template in templates.items():
+        name = str(template.get("name") or key)
+        if name in prompts or name in skipped:
+            name = f"{name} ({key})"
+        try:
+            prompts[name] = _of_promptsource(name, template, labels, columns or {})
+            _check(prompts[name])
+        except ConfigError as error:
+            prompts.pop(name, None)
+            skipped[name] = error.problem
+    return Family(str(content.get("dataset", path.parent.name)), str(path), tuple(prompts.values()), skipped)
+
+
+# `{{ answer_choices[label] }}`, alone or where the row has a label.
+_ASKS_FOR_A_CHOICE = re.compile(
+    r"\s*(\{%-?\s*if\b[^%]*%\})?\s*\{\{-?\s*answer_choices\s*\[\s*label\s*\]\s*-?\}\}\s*(?(1)\{%-?\s*endif\s*-?%\})\s*"
+)
+
+
+def _of_promptsource(
+    name: str, template: Mapping[str, Any], labels: Sequence[str], columns: Mapping[str, str]
+) -> FamilyPrompt:
+    asked, _, target = str(template.get("jinja", "")).partition("|||")
+    if not _ASKS_FOR_A_CHOICE.fullmatch(target):
+        raise ConfigError("its target is not one of its answer choices")
+    choices = template.get("answer_choices") or []
+    if isinstance(choices, str):  # as in all but the first files, which have a list
+        choices = choices.split("|||")
+    choices = [str(choice).strip() for choice in choices]
+    if any("{{" in choice or "{%" in choice for choice in choices):
+        raise ConfigError("its answer choices differ from row to row")
+    if len(choices) != len(labels):
+        raise ConfigError(f"it has {len(choices)} answer choices, not {len(labels)}")
+    words = {label: (f" {choice}",) for label, choice in zip(labels, choices, strict=True)}
+    return FamilyPrompt(name, asked.strip(), words, columns=dict(columns), choices=tuple(choices))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text", found=str(error), fix="save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read", found=error.strerror) from error
+
+
+class _Constructor(SafeConstructor):
+    """Plain values only; PromptSource's three tags mean mappings."""
+
+
+def _mapping(constructor: SafeConstructor, node: MappingNode) -> dict[str, Any]:
+    content: dict[str, Any] = constructor.construct_mapping(node, deep=True)
+    return content
+
+
+for _tag in ("!Template", "!TemplateGroup", "!TemplateMetadata"):
+    _Constructor.add_constructor(_tag, _mapping)
 
 
 def _read(text: str, where: str) -> Any:
-    """YAML 1.2; PromptSource's three tags mean plain mappings, and no tag runs code."""
+    """YAML 1.2; no tag runs code."""
     yaml = YAML(typ="safe", pure=True)
-    for tag in ("!Template", "!TemplateGroup", "!TemplateMetadata"):
-        yaml.constructor.add_constructor(tag, _mapping)
+    yaml.Constructor = _Constructor
     try:
         return yaml.load(text)
     except YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML", found=str(error)[:300]) from error
 
 
-def _mapping(constructor: Any, node: MappingNode) -> dict[str, Any]:
-    content: dict[str, Any] = constructor.construct_mapping(node, deep=True)
-    return content
-
-
-def _explain(error: ValidationError, where: str) -> ConfigError:
-    # A misspelt key is also a missing one: what was written tells more.
+def _explain(error: ValidationError, text: str, where: str) -> ConfigError:
+    """The first of pydantic's complaints with its line; a misspelt key before the one that is missing."""
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     keys = [str(part) for part in first["loc"]]
+    where = f"{where}, line {_line(text, keys)}"
     if first["type"] == "extra_forbidden":
-        known = (_Prompt if "prompts" in keys else _File).model_fields
+        section = _Reason if "reason" in keys else _Prompt if "prompts" in keys else _File
         return ConfigError(
-            f"{where}: unknown key `{'.'.join(keys)}`.{did_you_mean(keys[-1], known)}",
-            expected=f"one of {listing(known, 30)}",
+            f"{where}: unknown key `{'.'.join(keys)}`.{did_you_mean(keys[-1], section.model_fields)}",
+            expected=f"one of {listing(section.model_fields, 30)}",
         )
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: `{'.'.join(keys)}` is missing", fix=f"add the key `{keys[-1]}`")
     return ConfigError(f"{where}: `{'.'.join(keys)}`: {first['msg']}", found=repr(first.get("input"))[:200])
+
+
+def _line(text: str, keys: Sequence[str]) -> int:
+    """The line (from 1) of the deepest of the nested keys that the file has."""
+    node = YAML(typ="safe", pure=True).compose(text)
+    line = 1
+    for key in keys:
+        if isinstance(node, MappingNode):
+            pairs = [(name, value) for name, value in node.value if name.value == key]
+        elif isinstance(node, SequenceNode) and key.isdigit():
+            pairs = [(item, item) for item in node.value[int(key) :][:1]]
+        else:
+            break
+        if not pairs:
+            break
+        line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+    return line

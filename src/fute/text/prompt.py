@@ -139,8 +139,12 @@ def draw_shots(
         ConfigError: there are fewer rows than k, or than a label needs.
     """
     random = np.random.default_rng(seed)
+    if k < 0:
+        raise ConfigError("fewer than no examples asked for", found=f"k = {k}")
     if k > len(items):
         raise ConfigError(f"{k} examples asked for, but there are {len(items)} rows")
+    if k == 0:
+        return ()
     if not balanced:
         chosen = random.choice(len(items), size=k, replace=False)
         return tuple(Shot(items[i], labels[i]) for i in chosen)

@@ -59,8 +59,9 @@ class PromptTemplate:
         used = {self.columns.get(name, name) for name in names}
         unknown = sorted(used - set(VARIABLES))
         if unknown:
+            near = did_you_mean(unknown[0], [*self.columns, *VARIABLES])
             raise ConfigError(
-                f"the template uses an unknown variable `{unknown[0]}`.{did_you_mean(unknown[0], VARIABLES)}",
+                f"the template uses an unknown variable `{unknown[0]}`.{near}",
                 expected="{{ text }}, {{ text_pair }} or {{ options }}",
                 found=self.source,
                 fix="name your column in the dataset (text: review); the template always says {{ text }}",
@@ -98,7 +99,7 @@ class PromptTemplate:
             ours = {"text": item.text, "text_pair": item.text_pair or "", "options": list(item.options)}
             renamed = {name: ours[variable] for name, variable in self.columns.items()}
             choices = {"answer_choices": list(self.choices)} if self.choices else {}
-            return self._compiled.render(**ours, **renamed, **choices)
+            return self._compiled.render({**ours, **renamed, **choices})
         except Exception as error:  # whatever an expression in a template can raise
             raise ConfigError(
                 f"the template can't be filled in: {error}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fute.core.errors import ConfigError
@@ -52,74 +52,141 @@ class Verbalizer:
     def parse(self, answer: str, last: bool = False) -> str | None:
         """The label that a written answer names, or None where it names none, or several.
 
-        A label is named by one of its words or by its own name: whole words in any case, the longest that
-            fits,
-        and not right after a "not". Words of one character ("B") count only as they are written, and where
-        they
-        stand for themselves: "B", "(B)", "B.", "answer: B". An answer that begins with a label ("Positive.
-            The bad
-        parts …") has named it.
+        A label is named by one of its words or by its own name: whole words, in any case, the longest that
+        fits, whatever markup is around them. These name nothing: what stands after a "not" ("isn't a good
+        film"), labels side by side, which are a choice and no answer ("positive or negative?"), and the
+        second number of "2/5". A single letter ("B") counts as it is written, and not as an article ("A
+        film"). Of several labels that are named, this counts:
+
+        1. the one that the answer begins with, if a pause follows ("Positive. The bad parts are few.");
+        2. the one that is declared ("the acting is bad, but the answer is: positive").
 
         Args:
-            last: of several labels take the last one, as fits an answer that ends a chain of reasons.
+            last: of several labels take the last one that is declared, or else named, as fits an answer that
+                ends a chain of reasons; what it begins with means nothing then.
         """
         exact = [label for label, words in self.words.items() if answer.strip() in map(str.strip, words)]
         if len(exact) == 1:
             return exact[0]
-        answer = _MARKUP.sub(" ", unicodedata.normalize("NFC", answer))
-        named = self._mentions(answer)
-        if not named:
-            return None
-        start, end, label = named[0]
-        if not re.search(r"\w", answer[:start]) and re.match(r"\W*(?:[.!,;:\n]|$)", answer[end:]):
-            return label if not last else named[-1][2]
-        labels = {label for _, _, label in named}
-        return named[-1][2] if last or len(labels) == 1 else None
+        text = _plain(answer)
+        named = self._mentions(text)
+        if named and not last:
+            start, end, label = named[0]
+            if not re.search(r"\w", text[:start]) and _PAUSE.match(text, end):
+                return label
+        declared = [mention for mention in named if _DECLARED.search(text[: mention[0]][-_REACH:])]
+        for mentions in (declared, named):
+            if mentions and (last or len({label for _, _, label in mentions}) == 1):
+                return mentions[-1][2]
+        return None
 
-    def _is_word_of_another(self, name: str, label: str) -> bool:
-        return any(
-            word.strip().casefold() == name.casefold()
-            for other, words in self.words.items()
-            for word in words
-            if other != label
-        )
-
-    def _mentions(self, answer: str) -> list[tuple[int, int, str]]:
-        """Where the answer names a label: start, end, label, in order and without overlap."""
-        owner = {label.strip(): label for label in self.words}
-        owner = {name: label for name, label in owner.items() if not self._is_word_of_another(name, label)}
-        owner |= {word.strip(): label for label, words in self.words.items() for word in words}
+    def _mentions(self, text: str) -> list[Mention]:
+        """Where labels are named, in order and without overlap."""
+        names = {(word.strip(), label) for label, words in self.words.items() for word in words}
+        words_of = {(word.casefold(), label) for word, label in names}
+        for label in self.words:
+            if not any(word == label.strip().casefold() and other != label for word, other in words_of):
+                names.add((label.strip(), label))
         found = [
-            (match.start("word"), match.end("word"), label)
-            for word, label in owner.items()
-            for match in _pattern(unicodedata.normalize("NFC", word)).finditer(answer)
+            (start, -end, text[start:end] != word, label)
+            for word, label in ((_plain(name).strip(), label) for name, label in names)
+            for start, end in _occurrences(word, text)
         ]
-        found.sort(key=lambda mention: (mention[0], -mention[1]))
-        kept: list[tuple[int, int, str]] = []
-        for start, end, label in found:
-            if not kept or start >= kept[-1][1]:
-                kept.append((start, end, label))
-        return [mention for mention in kept if not _NEGATION.search(answer[: mention[0]])]
+        runs: list[list[Mention]] = []  # mentions side by side
+        previous = (0, 0, True)
+        for start, minus_end, inexact, label in sorted(found):
+            place = (start, -minus_end, inexact)
+            if runs and start < previous[1] and place != previous:
+                continue
+            if runs and _SIDE_BY_SIDE.fullmatch(text[previous[1] : start]):
+                runs[-1].append((start, -minus_end, label))
+            else:
+                runs.append([(start, -minus_end, label)])
+            previous = place
+        return [
+            mention
+            for run in runs
+            if len({label for _, _, label in run}) == 1
+            for mention in run
+            if not _NEGATION.search(text[: mention[0]][-_REACH:])
+        ]
 
 
+Mention = tuple[int, int, str]  # start, end, label
+
+# How far back we look for what qualifies a mention, in characters.
+_REACH = 120
 # What markdown and quotes put around a word.
 _MARKUP = re.compile(r"[*_`\"“”„«»]")
-# "not positive", "isn't very positive"
-_NEGATION = re.compile(
-    r"(?:\b(?:not|never|nor|neither|cannot)|n['’]t)"
-    r"(?:\s+(?:an?|the|at|all|very|really|so|entirely|quite|exactly|particularly))*\s+$",
+# After a label that is a statement of its own.
+_PAUSE = re.compile(r"[^\w?]*?(?:[.!,;:()\n]|\s[-–—]|$)")
+_SIDE_BY_SIDE = re.compile(r"[^\w.!?;:\n]*(?:\b(?:n?or|and|vs|versus)\b[^\w!?;:\n]*)?", re.I)
+# "the answer is", "Sentiment of the review:"
+_DECLARED = re.compile(
+    r"\b(?:answer|label|class|category|choice|verdict|conclusion|sentiment|rating|topic|relation|prediction)"
+    r"(?:\s+(?:of|for|to|here)\b[^.!?:\n]{0,60}?)?\s*(?:\bis\b|\bwas\b|\b(?:w|sh)ould be\b|[:=])"
+    r"[^\w.!?]*(?:(?:an?|the|option|clearly|definitely|mostly|overall|therefore)\b[^\w.!?]*)*$",
     re.I,
 )
+# "not positive", "isn't a very good", "I don't think the review is bad"; only words that leave open what is
+# negated may stand between: "did not enjoy it, so bad" and "not only good" name their label.
+_FILLERS = (
+    "a|an|the|any|at|all|of|to|as|be|been|being|is|are|was|it|its|it['’]s|this|that|my|very|really|so|too|quite"
+    "|entirely|exactly|particularly|necessarily|clearly|completely|fully|totally|especially|overly|overall"
+    "|think|believe|say|call|called|consider|considered|feel|find|found|seems?|appears?|sounds?|looks?|describe"
+    "|review|film|movie|text|sentence|statement|sentiment|answer|label"
+)
+_NEGATION = re.compile(
+    r"(?:\b(?:not|no|never|nor|neither|cannot|without|hardly)|n['’]t)"
+    rf"(?:[^\w\n.!?,;:]+(?:{_FILLERS})\b)*[^\w\n.!?,;:]+$"
+    r"|\bnon-$|[不没沒非未](?:是|很|太)?$",
+    re.I,
+)
+# The 5 of "2/5", of "2 out of 5" and of "3.5".
+_NOT_THE_NUMBER = re.compile(r"(?:\d[.,]|/\s?|\bout of\s)$", re.I)
+# The first words of Unicode's names of characters that are written without spaces between words.
+_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def _plain(text: str) -> str:
+    """Without markup, and characters that can be written in several ways in one of them."""
+    normal = unicodedata.normalize("NFKC", text)
+    # "ß" folds to "ss"; what folds to one character is left to `re.IGNORECASE`, since letters keep their case
+    unfolded = "".join(c if len(c.casefold()) == 1 else c.casefold() for c in normal)
+    return _MARKUP.sub(" ", unfolded)
+
+
+def _occurrences(word: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where a word stands as a whole; a single letter only where it is not an article or an initial."""
+    if not word:
+        return
+    for match in _pattern(word).finditer(text):
+        start, end = match.span()
+        before, after = text[max(0, start - 8) : start], text[end : end + 2]
+        inside = (before and _one_word(before[-1], word[0])) or (after and _one_word(word[-1], after[0]))
+        of_a_number = (word[0].isdigit() and _NOT_THE_NUMBER.search(before)) or (
+            word[-1].isdigit() and re.match(r"[.,]\d", after)
+        )
+        if not inside and not of_a_number:
+            yield start, end
+
+
+def _one_word(left: str, right: str) -> bool:
+    """Whether two neighbouring characters belong to one word."""
+    return all(
+        (c.isalnum() or unicodedata.category(c).startswith("M"))
+        and not unicodedata.name(c, "").startswith(_WITHOUT_SPACES)
+        for c in (left, right)
+    )
 
 
 @functools.lru_cache(maxsize=4096)
 def _pattern(word: str) -> re.Pattern[str]:
-    """Where a word stands as a whole; a single character only where it stands for itself."""
-    text = re.escape(word)
+    text = r"\s+".join(map(re.escape, word.split()))
     if len(word) > 1 or not word.isalpha():
-        return re.compile(rf"(?<!\w)(?P<word>{text})(?!\w)", re.I)
-    alone = rf"(?:^\W*|\(|(?i:answer|option|choice)(?i:\s+is)?\W+)(?P<word>{text})(?=\W*(?:[).:,\n]|$))"
-    return re.compile(alone, re.M)
+        return re.compile(text, re.I)
+    verb = "(?:is|was|because|since|as|and|or|but)\\b"
+    return re.compile(rf"(?<![\w'’&])(?<!\w[.-]){text}(?![\w'’+#&])(?![.-]\w)(?![^\S\n]+(?!{verb})\w)")
 
 
 def check_distinct(words: Mapping[str, Sequence[tuple[str, TokenIds]]]) -> None:

@@ -127,6 +127,7 @@ class LanguageModel(ABC):
                 top_p=None,
                 top_k=None,
                 repetition_penalty=1.0,
+                forced_eos_token_id=None,  # else a text that is cut off would look finished
                 pad_token_id=pad,
             ).cpu()
         ends = self._model.generation_config.eos_token_id

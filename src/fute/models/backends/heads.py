@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -37,9 +38,24 @@ _LONGEST_ANSWER = 30  # tokens of a span, as in SQuAD's scripts
 
 
 def read_config(weights: Weights) -> dict[str, Any]:
-    """The model's config.json."""
+    """The model's config.json.
+
+    Raises:
+        ConfigError: there is none beside a GGUF file.
+    """
+    if weights.gguf:
+        raise ConfigError(
+            f"{weights.id} is a GGUF file, which holds an LLM without a head",
+            fix="an LLM with a prompt is `llm:`",
+        )
     content: dict[str, Any] = json.loads((weights.folder / "config.json").read_text(encoding="utf-8"))
     return content
+
+
+def outputs_of(config: dict[str, Any]) -> list[str]:
+    """The names of a classifier's or a regressor's outputs, in their order."""
+    names = sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0]))
+    return [str(name) for _, name in names] or ["LABEL_0", "LABEL_1"]  # two aren't written down
 
 
 def head_of(weights: Weights) -> Head:
@@ -51,9 +67,9 @@ def head_of(weights: Weights) -> Head:
     config = read_config(weights)
     for architecture in config.get("architectures") or []:
         for ending, head in _ENDINGS.items():
-            if architecture.endswith(ending):
-                one = len(config.get("id2label") or {0: 0, 1: 1}) == 1
-                return "regression" if one and head == "classification" else head
+            if architecture.endswith(ending) and (head != "text" or config.get("is_encoder_decoder")):
+                scores = config.get("problem_type") == "regression" or len(outputs_of(config)) == 1
+                return "regression" if scores and head == "classification" else head
     raise ConfigError(
         f"{weights.id}: its config doesn't tell which head it has",
         found=f"architectures: {config.get('architectures')}",
@@ -70,19 +86,42 @@ class HeadedModel:
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(self.weights)
+        tokenizer = load_tokenizer(self.weights)
+        # Without its files transformers makes an empty one, to which every word is unknown.
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise ModelError(
+                f"{self.weights.id} holds no tokenizer",
+                fix="save the one that it was trained with beside it: tokenizer.save_pretrained(folder)",
+            )
+        return tokenizer
 
     @functools.cached_property
     def _model(self) -> Any:
-        return load_headed(self.weights, self.dtype, _CLASSES[self.head])
+        model = load_headed(self.weights, self.dtype, _CLASSES[self.head])
+        if self.dtype != "float32":
+            _narrow(model, self.dtype)
+        return model
+
+    @functools.cached_property
+    def _pads(self) -> bool:
+        """Whether a row with padding means the same as one without, to this model. Where it doesn't, or where
+        nobody says so, rows are read one at a time.
+        """
+        pad = self.tokenizer.pad_token_id
+        return (
+            pad is not None
+            and pad == getattr(self._model.config, "pad_token_id", None)
+            and self.tokenizer.padding_side == "right"  # XLNet and its like answer at a text's last token
+            and "attention_mask" in inspect.signature(self._model.forward).parameters  # FNet has none
+        )
 
     @functools.cached_property
     def max_tokens(self) -> int:
         """The longest input: what was wanted, or the most that the model can."""
-        places = getattr(self._model.config, "max_position_embeddings", None) or self._wanted
-        # RoBERTa counts its padding's places too
-        offset = 2 if "roberta" in self._model.config.model_type else 0
-        return int(min(self._wanted, places - offset, self.tokenizer.model_max_length))
+        places = getattr(self._model.config, "max_position_embeddings", None)
+        if places is None or places < 1:  # XLNet says -1 for "any"
+            places = self._wanted
+        return int(min(self._wanted, places - _first_place(self._model), self.tokenizer.model_max_length))
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[Floats, int]:
         """Logits, float32 (n, outputs), and how many inputs lost their end."""
@@ -93,29 +132,28 @@ class HeadedModel:
         return np.stack(logits), cut
 
     def choose(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> tuple[list[Floats], int]:
-        """For each question the logits of its options, and how many (question, option) pairs lost their
-        end.
+        """For each question the logits of its options, and how many questions lost their end, or an
+        option's.
         """
         texts = [question for question, own in zip(questions, options, strict=True) for _ in own]
         answers = [option for own in options for option in own]
         # One option is one sequence: transformers' (n, options) is a view of that.
         rows = self._encode(texts, answers, truncation=True, max_length=self.max_tokens)
-        cut = sum(
-            len(ids) > self.max_tokens for ids in self._encode(texts, answers, truncation=False)["input_ids"]
-        )
+        full = self._encode(texts, answers, truncation=False)["input_ids"]
+        ends = np.cumsum([len(own) for own in options])[:-1]
+        cut = sum(map(np.any, np.split([len(ids) > self.max_tokens for ids in full], ends)))
         logits = np.concatenate(self._run(rows, lambda out: out.logits.reshape(-1, 1), one_choice=True))
-        ends = np.cumsum([len(own) for own in options])
-        return np.split(logits, ends[:-1]), cut
+        return np.split(logits, ends), int(cut)
 
-    def find(self, items: Sequence[Input], no_answer: bool, threshold: float) -> list[Span]:
-        """The most probable span of each context.
+    def find(self, items: Sequence[Input], no_answer: bool, threshold: float) -> tuple[list[Span], int]:
+        """The most probable span of each context, and how many questions lost their end.
 
-        A context that is too long is read in windows that overlap by half; a span's score is `start logit +
-        end logit`, the best over all windows. With `no_answer` the score of none is that of the first token
-        ([CLS]), the least over the windows, as for SQuAD 2.0, and none is the answer where it is above the
-        best span's by more than `threshold`.
+        A context that is too long is read in windows; a span's score is `start logit + end logit`, the best
+        over all windows. With `no_answer` the score of none is that of the first token ([CLS]), the least
+        over the windows, as for SQuAD 2.0, and none is the answer where it is above the best span's by more
+        than `threshold`.
         """
-        encoded = self._windows(items)
+        encoded, cut = self._windows(items)
         rows = {
             key: encoded[key]
             for key in ("input_ids", "token_type_ids", "attention_mask")
@@ -134,33 +172,36 @@ class HeadedModel:
             scores = _span_scores(start, end, np.array(in_context))
             first, last = np.unravel_index(scores.argmax(), scores.shape)
             if scores[first, last] > best[index][0]:
-                begin, stop = offsets[first][0], offsets[last][1]
-                context = str(items[index].text_pair)
-                best[index] = (float(scores[first, last]), Span(context[begin:stop], int(begin)))
-        return [
+                span = _span(str(items[index].text_pair), offsets[first][0], offsets[last][1])
+                best[index] = (float(scores[first, last]), span)
+        spans = [
             Span("", -1) if (no_answer and nothing > score + threshold) or not np.isfinite(score) else span
             for (score, span), nothing in zip(best, none, strict=True)
         ]
+        return spans, cut
 
-    def _windows(self, items: Sequence[Input]) -> Any:
+    def _windows(self, items: Sequence[Input]) -> tuple[Any, int]:
+        """Tokens of the questions with their contexts, and how many questions lost their end.
+
+        Windows overlap by a quarter of their length (128 tokens of 512), whatever else is in the batch: an
+        answer must not depend on that. A question keeps at most a third, so that there is room for more.
+        """
+        most = self.max_tokens // 3
         questions = [item.text for item in items]
-        asked = max(len(ids) for ids in self.tokenizer(questions, add_special_tokens=True)["input_ids"])
-        room = self.max_tokens - asked - 2
-        if room < 8:
-            raise ModelError(
-                f"{self.weights.id}: a question leaves no room for its context",
-                found=f"{asked} tokens of {self.max_tokens}",
-                fix="raise `max_tokens`, or shorten the question",
-            )
-        return self.tokenizer(
+        encoded = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+        long = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) > most]
+        for i in long:
+            questions[i] = questions[i][: encoded["offset_mapping"][i][most - 1][1]]
+        windows = self.tokenizer(
             questions,
             [str(item.text_pair) for item in items],
             truncation="only_second",
             max_length=self.max_tokens,
-            stride=room // 2,
+            stride=self.max_tokens // 4,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
+        return windows, len(long)
 
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
         return dict(self.tokenizer(list(texts), list(pairs) if pairs is not None else None, **options))
@@ -173,23 +214,67 @@ class HeadedModel:
 
         results: list[NDArray[Any]] = [np.empty(0)] * len(rows["input_ids"])
         device = self._model.device
-        for batch in batches([len(ids) for ids in rows["input_ids"]], _BATCH_TOKENS):
+        sizes = [len(ids) for ids in rows["input_ids"]]
+        for batch in batches(sizes, _BATCH_TOKENS if self._pads else 0):
             padded = self.tokenizer.pad(
-                {key: [values[i] for i in batch] for key, values in rows.items()}, return_tensors="pt"
+                {key: [values[i] for i in batch] for key, values in rows.items()},
+                padding=self._pads,
+                return_tensors="pt",
             ).to(device)
             if one_choice:
                 padded = {key: value[:, None] for key, value in padded.items()}
-            with torch.inference_mode():
-                values = read(self._model(**padded)).float().cpu().numpy()
+            try:
+                with torch.inference_mode():
+                    values = read(self._model(**padded)).float().cpu().numpy()
+            except RuntimeError as error:
+                if self.dtype == "float32" or "BFloat16" not in str(error):
+                    raise
+                raise ModelError(
+                    f"{self.weights.id} can't be run in {self.dtype}",
+                    found=str(error)[:200],
+                    fix="dtype: float32",
+                ) from error
             for index, value in zip(batch, values, strict=True):
                 results[index] = value
         return results
+
+
+def _first_place(model: Any) -> int:
+    """How many places come before a text's first: RoBERTa and its relatives count those of their padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.padding_idx) + 1
+    return 0
+
+
+def _narrow(model: Any, dtype: DType) -> None:
+    """Let the body run in `dtype`, some parameters of DeBERTa and XLNet included, which transformers leaves
+    out, and the head in float32: it is small, and bfloat16 scores are steps of up to 0.8 % of their size.
+    """
+    import torch
+
+    def widen(_: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for value in values
+        )
+
+    model.to(getattr(torch, dtype))
+    for child in model.children():
+        if child is not model.base_model:
+            child.float().register_forward_pre_hook(widen)
 
 
 def _stacked(start: Any, end: Any) -> Any:
     import torch
 
     return torch.stack([start, end], dim=1)
+
+
+def _span(context: str, begin: int, end: int) -> Span:
+    """What stands there, without the space that some tokenizers count to the word after it."""
+    text = context[begin:end]
+    return Span(text.strip(), begin + len(text) - len(text.lstrip()))
 
 
 def _span_scores(start: Floats, end: Floats, in_context: NDArray[np.bool_]) -> NDArray[Any]:
