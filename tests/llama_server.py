@@ -15,7 +15,7 @@ if __name__ == "__main__":
     parameters.port = int(sys.argv[1])
     parameters.n_ctx = 4096
     parameters.n_parallel = 4
-    parameters.cpuparams.n_threads = 2
+    parameters.cpuparams.n_threads = 1  # more of them wait for each other where others use the cores
     server = xllamacpp.Server(parameters)
     print("ready", flush=True)
     time.sleep(600)

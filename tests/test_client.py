@@ -1,5 +1,7 @@
 """Asking a server that misbehaves: what is asked again, how long that may take, what it costs."""
 
+import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -8,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.runner_chaos import chaos
-from fute.core.errors import BudgetError, ModelError
+from fute.core.errors import BudgetError, ConfigError, ModelError
 from fute.core.types import Failure, Input
 from fute.labelling.budget import BoxMeter, Budget, Caps
-from fute.models.backends.client import Manners, retry_after
+from fute.labelling.cache import PredictionCache
+from fute.labelling.runner import label
+from fute.models.backends import client
+from fute.models.backends.client import Manners, _Pace, retry_after
 from fute.models.base import Unmetered
+from fute.models.callable import CallableModel
 from tests.chaos import model
 from tests.servers import free_port, requests_in, serving
 
@@ -32,6 +38,7 @@ class Script:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -46,19 +53,20 @@ class Script:
                 with lock:
                     script.under_way -= 1
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                for key, value in headers.items():
-                    self.send_header(key, value)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                with contextlib.suppress(ConnectionError):  # who asked may have gone
+                    self.send_response(status)
+                    for key, value in headers.items():
+                        self.send_header(key, value)
+                    self.send_header("content-length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
 
             def log_message(self, *_):
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=[0.02], daemon=True).start()
 
     def __enter__(self):
         return self
@@ -73,8 +81,8 @@ def says(word, wait=0.0, **usage):
     return (200, {}, {**message, "usage": usage} if usage else message, wait)
 
 
-def status(code, **headers):
-    return (code, headers, {"error": {"message": f"status {code}"}}, 0.0)
+def status(code, error=None, **headers):
+    return (code, headers, {"error": {"message": f"status {code}", "code": error}}, 0.0)
 
 
 def ask(url, n=1, **options):
@@ -116,9 +124,19 @@ def test_a_server_that_is_not_there_is_reported():
     assert "ConnectError" in failure.detail
 
 
-@pytest.mark.parametrize(("code", "advice"), [(401, "check the key"), (403, "key"), (404, "model's id")])
-def test_what_refuses_all_stops_the_model_at_once(code, advice):
-    with Script(status(code)) as server:
+@pytest.mark.parametrize(
+    ("code", "error", "advice"),
+    [
+        (401, None, "check the key"),
+        (402, None, "check the account"),
+        (403, None, "key"),
+        (404, None, "model's id"),
+        (429, "insufficient_quota", "check the account"),
+        (400, "unsupported_parameter", "options"),
+    ],
+)
+def test_what_refuses_all_stops_the_model_at_once(code, error, advice):
+    with Script(status(code, error)) as server:
         with pytest.raises(ModelError, match=advice):
             ask(server.url, 100)
         assert len(server.seen) <= FAST.concurrency
@@ -137,15 +155,79 @@ def test_a_refused_item_fails_alone():
 
 def test_nothing_but_refusals_stops_the_model():
     with Script(status(400)) as server:
-        with pytest.raises(ModelError, match="refused the first 20"):
+        with pytest.raises(ModelError, match="no answer to 20 questions in a row"):
             ask(server.url, 500)
         assert len(server.seen) < 30
+
+
+def test_refusals_after_an_answer_stop_nothing():
+    with Script(says("good"), status(400)) as server:
+        answers = ask(server.url, 40, manners=Manners(concurrency=1))
+    assert [getattr(a, "kind", "label") for a in answers] == ["label", *["refused"] * 39]
+
+
+def test_a_server_that_went_away_stops_the_model_and_costs_no_tokens():
+    budget = Budget()
+    box = model(f"http://127.0.0.1:{free_port()}/v1", manners=FAST)
+    result = label([box], [Input(f"text {i}") for i in range(500)], PredictionCache(None), budget=budget)
+    assert "no answer to 20 questions in a row" in str(result.failures["chaos"])
+    assert "ConnectError" in str(result.failures["chaos"])
+    assert budget.spent.calls <= (20 + FAST.concurrency) * FAST.tries
+    assert budget.spent.tokens == 0
+
+
+def test_an_answer_now_and_then_keeps_the_model_going():
+    def reply(body):
+        return (
+            says("good") if body["messages"][0]["content"].startswith(("text 15", "text 30")) else status(500)
+        )
+
+    with Script(reply) as server:
+        answers = ask(server.url, 45, manners=Manners(concurrency=1, tries=1))
+    assert sum(isinstance(answer, Failure) for answer in answers) == 43
 
 
 def test_the_server_says_how_long_to_wait():
     with Script(status(429, **{"Retry-After": "0.4"}), says("good")) as server:
         ask(server.url)
         assert 0.4 <= server.times[1] - server.times[0] < 0.8
+
+
+def test_when_the_server_says_wait_all_wait():
+    with Script(status(429, **{"Retry-After": "0.6"}), says("good", wait=0.05)) as server:
+        ask(server.url, 16)
+        began = server.times[0]
+    early = [t - began for t in server.times if t - began < 0.6]
+    assert len(early) == FAST.concurrency, "those that were under way already"
+    assert max(early) < 0.3
+    assert len(server.times) == 17
+
+
+def test_a_pause_holds_for_those_that_wait_already():
+    async def both():
+        pace = _Pace(Manners(requests_per_minute=600))
+        await pace.turn(0)
+        waiting = asyncio.create_task(pace.turn(0))
+        await asyncio.sleep(0.02)
+        pace.pause(0.4)
+        began = time.monotonic()
+        await waiting
+        return time.monotonic() - began
+
+    assert 0.4 <= asyncio.run(both()) < 0.7
+
+
+def test_tokens_keep_to_the_pace_of_the_server_by_what_was_really_used():
+    async def seconds(used):
+        pace = _Pace(Manners(tokens_per_minute=60_000))
+        began = time.monotonic()
+        for _ in range(5):
+            await pace.turn(100)
+            pace.put_back(100 - used)
+        return time.monotonic() - began
+
+    assert 0.4 <= asyncio.run(seconds(used=100)) < 0.7
+    assert asyncio.run(seconds(used=10)) < 0.2
 
 
 def test_retry_after_in_seconds_and_as_a_date():
@@ -188,6 +270,13 @@ def test_what_nobody_knows_stays_spent():
     assert budget.spent.tokens == most.tokens_in + most.tokens_out > len("text 0 Good or bad?")
 
 
+@pytest.mark.parametrize("usage", [{"prompt_tokens": None}, {"prompt_tokens": "7"}, {"total_tokens": 9}])
+def test_an_answer_counts_whatever_it_says_of_tokens(usage):
+    with Script(says("good", **usage)) as server:
+        assert ask(server.url)[0].tolist() == [0, 1]
+        assert len(server.seen) == 1
+
+
 @pytest.mark.parametrize("cap", [0, 1, 5, 9])
 def test_a_cap_on_calls_is_reached_and_not_passed_with_many_at_once(cap):
     with Script(says("good", wait=0.01, prompt_tokens=1)) as server:
@@ -196,7 +285,7 @@ def test_a_cap_on_calls_is_reached_and_not_passed_with_many_at_once(cap):
         questions = [(box, Input(f"text {i}")) for i in range(20)]
         results = list(box.stream(questions, {"chaos": BoxMeter(budget, box)}))
         assert len(server.seen) == cap == sum(not isinstance(a, Exception) for _, a in results)
-        assert any(isinstance(a, BudgetError) for _, a in results)
+        assert 1 <= sum(isinstance(a, BudgetError) for _, a in results) <= FAST.concurrency
 
 
 def test_closing_early_ends_at_once():
@@ -212,9 +301,18 @@ def test_closing_early_ends_at_once():
         assert len(server.seen) <= asked + FAST.concurrency
 
 
-def test_it_works_inside_a_running_loop():
-    import asyncio
+def test_answers_that_nobody_takes_are_not_asked_for_on_and_on(monkeypatch):
+    monkeypatch.setattr(client, "_WAITING", 5)
+    with Script(says("good")) as server:
+        box = model(server.url, manners=FAST)
+        stream = box.stream([(box, Input(f"text {i}")) for i in range(60)], {"chaos": Unmetered()})
+        next(stream)
+        time.sleep(0.5)
+        assert 5 <= len(server.seen) <= 5 + 2 * FAST.concurrency
+        assert len(list(stream)) == 59
 
+
+def test_it_works_inside_a_running_loop():
     async def notebook(url):
         return ask(url)
 
@@ -224,18 +322,59 @@ def test_it_works_inside_a_running_loop():
 
 def test_the_key_is_sent_and_never_shown(monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret")
-    with Script(status(401)) as server:
+    repeated = (401, {}, {"error": "the key sk-secret is wrong"}, 0.0)
+    with Script(repeated) as server:
         box = model(server.url, key="MY_KEY", manners=FAST)
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(ModelError, match="the key … is wrong") as caught:
             box.predict([Input("text 0")])
         assert server.seen[0][2]["Authorization"] == "Bearer sk-secret"
     assert "sk-secret" not in f"{caught.value}{box.fingerprint}{box.provenance}"
+
+
+@pytest.mark.parametrize("value", ["sk-secret\n and more", "sk-secret-ü"])
+def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch, value):
+    monkeypatch.setenv("MY_KEY", value)
+    with Script(says("good")) as server:
+        with pytest.raises(ModelError, match="MY_KEY") as caught:
+            ask(server.url, key="MY_KEY")
+        assert server.seen == []
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_line_break_after_the_key_is_not_part_of_it(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret\n")
+    with Script(says("good")) as server:
+        ask(server.url, key="MY_KEY")
+        assert server.seen[0][2]["Authorization"] == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8080/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://h:x"]
+)
+def test_a_url_that_cannot_be_asked_is_refused(url):
+    with pytest.raises(ConfigError, match="http://host:port/path"):
+        model(url)
+
+
+def test_a_url_with_a_password_is_refused_and_the_password_not_shown():
+    with pytest.raises(ConfigError, match="environment variables") as caught:
+        model("https://me:sk-secret@example.invalid/v1")
+    assert "sk-secret" not in str(caught.value)
 
 
 def test_a_key_that_is_missing_is_named(monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(ModelError, match="NO_KEY"):
         model("https://example.invalid/v1", key="NO_KEY").predict([Input("text 0")])
+
+
+def test_a_key_that_is_missing_stops_no_other_model(monkeypatch):
+    monkeypatch.delenv("NO_KEY", raising=False)
+    here = CallableModel(lambda texts: ["good"] * len(texts), ["bad", "good"], name="here", version="1")
+    without = model("https://example.invalid/v1", key="NO_KEY")
+    result = label([without, here], [Input("text 0")], PredictionCache(None))
+    assert "NO_KEY" in str(result.failures["chaos"])
+    assert len(result.answered["here"].rows) == 1
 
 
 def test_chaos_loses_nothing_and_never_passes_the_budget(tmp_path: Path):

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label
 from fute.models.backends.client import Manners
+from fute.models.callable import CallableModel
 from fute.models.http import HTTPModel
 from fute.models.process import ProcessModel
 from tests.helpers import refused
@@ -147,8 +149,42 @@ def test_an_item_that_kills_the_program_fails_and_the_others_are_answered(tmp_pa
     assert "can't stand 9" in answers[9].detail
 
 
+def test_items_that_kill_the_program_may_stand_side_by_side(tmp_path):
+    body = """
+        for line in sys.stdin:
+            item = said(line)
+            if number(item) in (0, 1, 17, 18, 19):
+                os._exit(5)
+            tell(id=item["id"], label="good")
+    """
+    answers = program(tmp_path, body).predict(TEXTS)
+    assert [i for i, a in enumerate(answers) if isinstance(a, Failure)] == [0, 1, 17, 18, 19]
+
+
+def test_many_lines_under_way_may_take_longer_together_than_one_may(tmp_path):
+    body = """
+        for line in sys.stdin:
+            item = said(line)
+            time.sleep(0.05)
+            tell(id=item["id"], label="good" if number(item) % 2 == 0 else "bad")
+    """
+    budget = Budget()
+    box = program(tmp_path, body, timeout=0.8)
+    result = label([box], TEXTS, PredictionCache(None), budget=budget)
+    assert len(result.answered["program"].rows) == budget.spent.calls == len(TEXTS)
+
+
+def test_what_a_program_started_ends_with_it(tmp_path):
+    box = ProcessModel(["sh", "-c", "sleep 30; true"], LABELS, name="p", folder=tmp_path, timeout=0.3)
+    began = time.monotonic()
+    (failure,) = box.predict(TEXTS[:1])
+    assert "no answer within" in failure.detail
+    assert time.monotonic() - began < 5
+
+
 def test_an_item_that_hangs_fails_after_its_time(tmp_path):
     body = """
+        open("starts", "a").write("x")
         for line in sys.stdin:
             item = said(line)
             if number(item) == 2:
@@ -158,6 +194,7 @@ def test_an_item_that_hangs_fails_after_its_time(tmp_path):
     answers = program(tmp_path, body, timeout=0.6).predict(TEXTS[:6])
     assert [i for i, a in enumerate(answers) if isinstance(a, Failure)] == [2]
     assert "no answer within 0.6 s" in answers[2].detail
+    assert (tmp_path / "starts").read_text() == "xxx", "for all, for it alone, for the rest"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +229,14 @@ def test_a_program_that_is_not_there(tmp_path):
         ProcessModel(["no-such-program"], LABELS, name="p").predict(TEXTS)
 
 
+def test_a_program_that_is_not_there_stops_no_other_model():
+    here = CallableModel(lambda texts: ["good"] * len(texts), LABELS, name="here", version="1")
+    gone = ProcessModel(["no-such-program"], LABELS, name="gone")
+    result = label([gone, here], TEXTS, PredictionCache(None))
+    assert "no-such-program" in str(result.failures["gone"])
+    assert len(result.answered["here"].rows) == len(TEXTS)
+
+
 def test_caps_hold_for_programs_too(tmp_path):
     budget = Budget(caps=Caps(max_calls=11))
     result = label([program(tmp_path, EVEN_IS_GOOD)], TEXTS, PredictionCache(None), budget=budget)
@@ -204,6 +249,19 @@ def test_a_program_counts_with_the_files_it_names(tmp_path):
     assert program(tmp_path, EVEN_IS_GOOD + "\n# changed").fingerprint != first
     assert program(tmp_path, EVEN_IS_GOOD, version="2").fingerprint != first
     assert program(tmp_path, EVEN_IS_GOOD, labels=["good", "bad"]).fingerprint != first
+
+
+def test_a_program_counts_where_it_is_its_users_and_not_where_it_is_the_machines(tmp_path):
+    inside, outside = tmp_path / "project" / "rule", tmp_path / "bin"
+    inside.parent.mkdir()
+    for command in ("./rule", str(outside)):
+        prints = []
+        for content in ("one", "two"):
+            inside.write_text(content)
+            outside.write_text(content)
+            box = ProcessModel([command, "a" * 500], LABELS, name="p", folder=inside.parent)
+            prints.append(box.fingerprint)
+        assert (prints[0] != prints[1]) == (command == "./rule")
 
 
 def test_labels_must_fit_the_output():
@@ -269,3 +327,26 @@ def test_a_refusal_fails_those_of_its_call():
         answers = endpoint(server.url).predict(TEXTS[:6])
     assert [i for i, a in enumerate(answers) if isinstance(a, Failure)] == [3]
     assert answers[3].kind == "refused"
+
+
+def test_a_refused_call_of_many_inputs_is_asked_in_smaller_ones():
+    def reply(body):
+        return status(413) if any("5 text" in i["text"] for i in body["inputs"]) else even_is_good(body)
+
+    with Script(reply) as server:
+        answers = endpoint(server.url, inputs_per_call=4).predict(TEXTS[:8])
+        assert [len(body["inputs"]) for _, body, _ in server.seen][:2] == [4, 4]
+    assert [i for i, a in enumerate(answers) if isinstance(a, Failure)] == [5]
+    assert answers[4].tolist() == [0, 1]
+
+
+def test_a_header_that_cannot_be_sent_is_not_shown(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hidden\nX-Other: 1")
+    with Script(even_is_good) as server, pytest.raises(ModelError, match="MY_TOKEN") as caught:
+        endpoint(server.url, headers={"X-Token": "MY_TOKEN"}).predict(TEXTS[:1])
+    assert "hidden" not in str(caught.value)
+
+
+def test_any_status_of_success_is_one():
+    with Script((201, {}, {"answers": [{"label": "good"}]}, 0.0)) as server:
+        assert endpoint(server.url).predict(TEXTS[:1])[0].tolist() == [0, 1]

@@ -8,6 +8,7 @@ from fute.core.types import Failure, Input
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label
+from fute.models.backends.client import Manners
 from fute.models.base import FREE, Price
 from fute.models.openai import Decoding, OpenAIModel, _alternatives, is_loopback
 from fute.models.prompted import PromptedLLM
@@ -138,10 +139,11 @@ def test_fingerprint_follows_all_that_decides_the_answer():
         on("http://127.0.0.1:1/v1", mode="text", samples=2, temperature=0.5),
         on("http://127.0.0.1:1/v1", mode="text", max_tokens=5),
         on("http://127.0.0.1:1/v1", extra={"reasoning_effort": "low"}),
+        on("http://127.0.0.1:1/v1", token_field="max_completion_tokens"),
         on("http://127.0.0.1:1/v1", chat(system="Be brief.")),
     ]
     assert same.fingerprint == base.fingerprint
-    assert len({box.fingerprint for box in [same, *others]}) == 8
+    assert len({box.fingerprint for box in [same, *others]}) == 9
 
 
 def test_first_tokens_count_for_the_one_label_they_can_begin():
@@ -150,7 +152,7 @@ def test_first_tokens_count_for_the_one_label_they_can_begin():
     assert box._probabilities(given).tolist() == pytest.approx([0.2, 0.8])
     assert box._probabilities({"The": 0.9}).kind == "unparsed"
     wide = Prompt(PromptTemplate("{{ text }}"), Verbalizer({"a": ("incorrect",), "b": ("increase",)}))
-    assert on("http://127.0.0.1:1/v1", wide)._probabilities({"in": 0.5, "inco": 0.1}).tolist() == [1, 0]
+    assert on("http://127.0.0.1:1/v1", wide)._probabilities({"in": 0.5, "incr": 0.1}).tolist() == [0, 1]
 
 
 def test_alternatives_as_chats_and_as_completions_tell_them():
@@ -161,8 +163,17 @@ def test_alternatives_as_chats_and_as_completions_tell_them():
         assert _alternatives(reply) == pytest.approx({"a": 0.5, "b": 0.25})
 
 
-def test_a_server_without_log_probabilities_is_told_apart_at_once():
-    reply = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
+@pytest.mark.parametrize("given", [{"content": []}, {"top_logprobs": []}])
+def test_a_model_that_says_nothing_gives_no_alternatives(given):
+    with Script((200, {}, {"choices": [{"text": "", "logprobs": given}]}, 0.0)) as server:
+        assert on(server.url).predict(ITEMS[:1])[0].kind == "empty"
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"logprobs": None}, {"logprobs": {"content": [{"token": "a", "top_logprobs": []}]}}]
+)
+def test_a_server_without_log_probabilities_is_told_apart_at_once(given):
+    reply = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop", **given}]}
     with Script((200, {}, reply, 0.0)) as server:
         with pytest.raises(ModelError, match="answer: text"):
             on(server.url).predict(ITEMS)
@@ -175,6 +186,8 @@ def test_a_server_without_log_probabilities_is_told_apart_at_once():
         ("", "stop", "empty"),
         (None, "stop", "empty"),
         ("I think", "length", "truncated"),
+        ("", "length", "truncated"),
+        ("Positive", "content_filter", "refused"),
         ("So so.", "stop", "unparsed"),
     ],
 )
@@ -199,6 +212,44 @@ def test_what_is_sent():
         "top_p": 0.5,
         "messages": [{"role": "user", "content": CHAT.replace("{{ text }}", ITEMS[0].text)}],
     }
+
+
+def test_a_field_that_the_server_refuses_can_be_left_out():
+    reply = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
+    with Script((200, {}, reply, 0.0)) as server:
+        on(server.url, mode="text", extra={"temperature": None}).predict(ITEMS[:1])
+        assert "temperature" not in server.seen[0][1]
+
+
+def test_reasons_are_as_certain_as_answers_and_each_sample_has_its_own():
+    reply = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
+    prompt = chat(reasoning=Reasoning(max_tokens=30, ask="So?"))
+    for samples, how in ((1, [(0, None)]), (2, [(0.5, 0), (0.5, 1)])):
+        with Script((200, {}, reply, 0.0)) as server:
+            box = on(server.url, prompt, mode="text", samples=samples, temperature=0.5)
+            box.predict(ITEMS[:1])
+            bodies = [body for _, body, _ in server.seen]
+        assert len(bodies) == box.usage(ITEMS[:1]).calls == 2 * samples
+        assert [b["max_tokens"] for b in bodies] == [30, 16] * samples
+        assert [(b["temperature"], b.get("seed")) for b in bodies[::2]] == how
+        assert [(b["temperature"], b.get("seed")) for b in bodies[1::2]] == how
+        assert bodies[1]["messages"][-1] == {"role": "user", "content": "So?"}
+
+
+def test_shares_are_of_all_samples_or_there_are_none():
+    good = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
+    for trouble, kind in ((500, "error"), (400, "refused")):
+        with Script((200, {}, good, 0.0), (trouble, {}, {}, 0.0)) as server:
+            box = on(server.url, mode="text", samples=2)
+            box.manners = Manners(tries=1)
+            assert box.predict(ITEMS[:1])[0].kind == kind
+
+
+def test_what_asks_for_the_label_counts_in_the_most_that_is_used():
+    def of(ask):
+        return on("http://127.0.0.1:1/v1", chat(reasoning=Reasoning(30, ask))).usage(ITEMS[:1]).tokens_in
+
+    assert of("é" * 100) - of("é") == 198
 
 
 def test_servers_here_are_free_and_others_need_a_price():

@@ -19,7 +19,8 @@ from fute.labelling.budget import BoxMeter, Budget
 from fute.labelling.cache import PredictionCache
 from fute.models.base import BlackBox, check_answers
 
-# Streamed answers are saved when so many wait, or the oldest has waited so long: what `kill -9` can lose.
+# Streamed answers are saved when so many wait or, with the next answer, after so long: what `kill -9` can
+# lose.
 _SAVE_AT = 256
 _SAVE_AFTER_SECONDS = 0.2
 
@@ -146,11 +147,11 @@ def label(
 ) -> Labelled:
     """The answers of every box to every input.
 
-    Each answer is checked, then saved: with its batch, or where answers come one by one, within a fraction
-        of a
-    second. So stopping at any moment loses little. A box that fails never stops the others. An item that
-    fails has no answer; it is asked again where it got none at all (`Failure.kind` "error"), and where the
-    model answered, but nothing that can be used, only with `retry`.
+    Each answer is checked, then saved with its batch. Where answers come one by one, those of the last 0.2
+    seconds are saved together, when the next one comes. So stopping at any moment loses little. A box that
+    fails never stops the others. An item that fails has no answer; it is asked again where it got none at
+    all (`Failure.kind` "error"), and where the model answered, but nothing that can be used, only with
+    `retry`.
 
     Args:
         boxes: models with names of their own.
@@ -349,6 +350,11 @@ def _ask_streaming(group: Sequence[_Job], cache: PredictionCache, budget: Budget
                 cache.put(fresh)
                 fresh, saved = {}, time.monotonic()
                 yield
+    except StorageError:
+        raise
+    except Exception as error:  # there is no asking any of them: no key, no such program
+        for job in group:
+            job.error = job.error or _as_fute_error(error, job.box, 1)
     finally:
         close = getattr(answers, "close", None)
         if close is not None:

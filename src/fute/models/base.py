@@ -137,8 +137,10 @@ class BlackBox(ABC):
         Yields:
             the question's index with the box's answer (`Answers` of length 1), or with the exception that
             stops its box: a `BudgetError` where a cap is reached, a `ModelError` where the box can't answer
-                at
-            all. A stopped box's other questions need not be answered.
+            at all. A stopped box's other questions need not be answered.
+
+        Raises:
+            ModelError: none of the boxes can be asked: no key, no such program.
         """
         raise NotImplementedError(f"{cls.__name__} answers in batches")
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from fute.core.errors import ModelError
 from fute.core.hashing import digest
 from fute.core.section import Name
 from fute.core.types import Answers, Failure, Input, Output, Shape
 from fute.models.answers import as_json, labels_for, read_answer
-from fute.models.backends.client import Line, Manners, RefusedError, answer_all
+from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
 from fute.models.base import BlackBox, Meter, Unmetered, Usage
 from fute.models.section import Here, ModelSection
 
@@ -50,7 +48,7 @@ class HTTPModel(BlackBox):
         version: str = "",
         manners: Manners = Manners(),  # noqa: B008
     ) -> None:
-        self.name, self.url, self.output, self.shape = name, url, output, shape
+        self.name, self.url, self.output, self.shape = name, check_url(name, url), output, shape
         self.labels = labels_for(name, output, labels)
         self.inputs_per_call, self.headers = inputs_per_call, dict(headers or {})
         self.version, self.manners = version, manners
@@ -74,6 +72,7 @@ class HTTPModel(BlackBox):
         return answers
 
     def usage(self, inputs: Sequence[Input]) -> Usage:
+        """What it takes where no call is refused: the inputs of one that is are asked in smaller calls."""
         return Usage(-(-len(inputs) // self.inputs_per_call))
 
     @classmethod
@@ -84,15 +83,18 @@ class HTTPModel(BlackBox):
             box = questions[unit[0]][0]
             body = {"inputs": [as_json(questions[index][1]) for index in unit]}
 
-            def read(reply: Any) -> tuple[list[Any], None]:
+            def read(reply: Any) -> list[Any]:
                 said = reply["answers"] if isinstance(reply, Mapping) else reply
                 if len(said) != len(unit):
                     raise ValueError(f"{len(said)} answers to {len(unit)} inputs")
-                return [read_answer(box, one) for one in said], None
+                return [read_answer(box, one) for one in said]
 
             try:
                 answers = await line.post(box.url, body, meters[box.name], Usage(1), read)
             except RefusedError as error:
+                if len(unit) > 1:  # it may be one of them, or too many at once
+                    half = len(unit) // 2
+                    return [*await ask(line, unit[:half]), *await ask(line, unit[half:])]
                 answers = Failure("refused", str(error))
             if isinstance(answers, Failure):
                 return [[answers] for _ in unit]
@@ -106,16 +108,10 @@ class HTTPModel(BlackBox):
         yield from answer_all(units, ask, first.manners, first._header_values())
 
     def _header_values(self) -> dict[str, str]:
-        values = {}
-        for header, variable in self.headers.items():
-            if variable not in os.environ:
-                raise ModelError(
-                    f"model {self.name}: no value for the header {header}",
-                    expected=f"the environment variable {variable}",
-                    fix=f"export {variable}=…",
-                )
-            values[header] = os.environ[variable]
-        return values
+        return {
+            header: secret(self.name, variable, f"value for the header {header}")
+            for header, variable in self.headers.items()
+        }
 
 
 def _by_box(questions: Sequence[tuple[HTTPModel, Input]]) -> dict[str, list[int]]:

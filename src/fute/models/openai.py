@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,12 +16,13 @@ from pydantic import Field
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest
 from fute.core.types import Answers, Failure, Floats, Input
-from fute.models.backends.client import Line, Manners, RefusedError, answer_all
+from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
 from fute.models.base import FREE, BlackBox, Meter, Price, Unmetered, Usage
 from fute.models.prompting import PromptSection
 from fute.models.section import Here
 from fute.text.prompt import Prompt, Turn
 
+T = TypeVar("T")
 Mode = Literal["logprobs", "completions", "text"]
 OPENAI = "https://api.openai.com/v1"
 # Tokens that a server puts around a message, and around a chat: more than any template known.
@@ -37,14 +38,16 @@ class Decoding:
     Attributes:
         mode: "logprobs" (chat; probabilities from the first token's alternatives), "completions" (the same
             after a plain prompt), "text" (chat; the answer is parsed by the verbalizer).
-        samples: with "text", this many answers are drawn, and a label's probability is its share of those
-            that name one; 1 asks for the most probable answer.
+        samples: with "text", this many answers are drawn, each with reasons of its own where the prompt asks
+            for some, and a label's probability is its share of those that name one; 1 asks for the most
+            probable answer.
         temperature: of the samples.
         alternatives: how many of a token's alternatives to ask for; None for 20, or where OpenAI completes,
             5: its most. llama.cpp gives more.
         max_tokens: of an answer in "text" mode.
         token_field: the name that the server has for that: "max_tokens", or "max_completion_tokens".
-        extra: more fields of the request, such as {"reasoning_effort": "low"}.
+        extra: more fields of the request, such as {"reasoning_effort": "low"}; None leaves one out that fute
+            would send, such as {"temperature": None}.
     """
 
     mode: Mode = "logprobs"
@@ -96,7 +99,7 @@ class OpenAIModel(BlackBox):
     ) -> None:
         self.name, self.model, self.prompt = name, model, prompt
         self.labels, self.shape = prompt.labels, prompt.shape
-        self.url, self.key = url.rstrip("/"), key
+        self.url, self.key = check_url(name, url).rstrip("/"), key
         self.decoding, self.manners = decoding, manners
         self.price = price if price is not None else (FREE if is_loopback(url) else None)
         if decoding.samples > 1 and decoding.mode != "text":
@@ -107,8 +110,9 @@ class OpenAIModel(BlackBox):
     def fingerprint(self) -> str:
         d = self.decoding
         drawn = [d.samples, d.temperature if d.samples > 1 else 0]
-        written = [d.max_tokens if d.mode == "text" else d.alternatives, dict(d.extra)]
-        return digest(["openai", 1, self.url, self.model, self.prompt.identity(), d.mode, drawn, written])
+        # The name of a field counts too: what a server refused for it isn't refused under another.
+        written = [d.max_tokens if d.mode == "text" else d.alternatives, d.token_field, dict(d.extra)]
+        return digest(["openai", 2, self.url, self.model, self.prompt.identity(), d.mode, drawn, written])
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -155,25 +159,20 @@ class OpenAIModel(BlackBox):
         calls = tokens_in = tokens_out = 0
         reasoning = self.prompt.reasoning
         for item in inputs:
-            most = self._most(self._turns(item), self._max_tokens)
-            calls += self.decoding.samples
-            tokens_in += most.tokens_in * self.decoding.samples
-            tokens_out += most.tokens_out * self.decoding.samples
+            most = [self._most(self._turns(item), self._max_tokens)]
             if reasoning is not None:
-                calls += 1
-                tokens_in += most.tokens_in + reasoning.max_tokens * self.decoding.samples
-                tokens_out += reasoning.max_tokens
+                after = self._most(self._turns_after(item, ""), self._max_tokens)
+                reasons = Usage(1, most[0].tokens_in, reasoning.max_tokens)
+                most = [reasons, Usage(1, after.tokens_in + reasoning.max_tokens, after.tokens_out)]
+            calls += self.decoding.samples * len(most)
+            tokens_in += self.decoding.samples * sum(one.tokens_in for one in most)
+            tokens_out += self.decoding.samples * sum(one.tokens_out for one in most)
         return Usage(calls, tokens_in, tokens_out)
 
     def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.key)
-        if key is None and not is_loopback(self.url):
-            raise ModelError(
-                f"model {self.name}: no key for {self.url}",
-                expected=f"the environment variable {self.key}",
-                fix=f"export {self.key}=…, or name another with `key`",
-            )
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        if is_loopback(self.url) and not os.environ.get(self.key):
+            return {}
+        return {"Authorization": f"Bearer {secret(self.name, self.key, f'key for {self.url}')}"}
 
     @property
     def _max_tokens(self) -> int:
@@ -198,31 +197,32 @@ class OpenAIModel(BlackBox):
         return Usage(1, tokens, max_tokens)
 
     async def _answer(self, line: Line, item: Input, meter: Meter) -> Floats | Failure:
+        drawn = self.decoding.samples > 1
+        answers: list[Floats | Failure] = []
+        for number in range(self.decoding.samples):
+            how = {"temperature": self.decoding.temperature, "seed": number} if drawn else {"temperature": 0}
+            answer = await self._answer_once(line, item, meter, how)
+            if isinstance(answer, Failure) and answer.kind in ("error", "refused"):
+                return answer
+            answers.append(answer)
+        named = [answer for answer in answers if not isinstance(answer, Failure)]
+        return np.asarray(np.mean(named, axis=0), dtype=np.float32) if named else answers[-1]
+
+    async def _answer_once(
+        self, line: Line, item: Input, meter: Meter, how: Mapping[str, Any]
+    ) -> Floats | Failure:
         turns = self._turns(item)
         if self.prompt.reasoning is not None:
-            reasons = await self._post(line, turns, self.prompt.reasoning.max_tokens, meter, {}, _text)
+            reasons = await self._post(line, turns, self.prompt.reasoning.max_tokens, meter, how, _text)
             if isinstance(reasons, Failure):
                 return reasons
             turns = self._turns_after(item, reasons[0])
-        if self.decoding.mode != "text":
-            alternatives: Mapping[str, float] | Failure = await self._post(
-                line, turns, 1, meter, self._ask_for_alternatives(), _alternatives
-            )
-            if isinstance(alternatives, Failure):
-                return alternatives
-            return self._probabilities(alternatives)
-        drawn = self.decoding.samples > 1
-        answers = []
-        for number in range(self.decoding.samples):
-            how = {"temperature": self.decoding.temperature, "seed": number} if drawn else {"temperature": 0}
+        if self.decoding.mode == "text":
             said = await self._post(line, turns, self.decoding.max_tokens, meter, how, _text)
-            if isinstance(said, Failure):
-                return said
-            answers.append(self._parsed(*said))
-        named: list[Floats] = [answer for answer in answers if not isinstance(answer, Failure)]
-        if not named:
-            return answers[-1]
-        return np.asarray(np.mean(named, axis=0), dtype=np.float32)
+            return said if isinstance(said, Failure) else self._parsed(*said)
+        how = self._ask_for_alternatives()
+        alternatives = await self._post(line, turns, 1, meter, how, _alternatives)
+        return alternatives if isinstance(alternatives, Failure) else self._probabilities(alternatives)
 
     def _ask_for_alternatives(self) -> dict[str, Any]:
         count = self.decoding.alternatives or (5 if self._plain and self.url == OPENAI else 20)
@@ -236,9 +236,11 @@ class OpenAIModel(BlackBox):
         if label is not None:
             row: Floats = np.eye(len(self.labels), dtype=np.float32)[self.labels.index(label)]
             return row
-        if not text.strip():
-            return Failure("empty", "the model wrote nothing")
-        return Failure("unparsed" if finished else "truncated", text[:200])
+        if not finished:
+            return Failure("truncated", text[:200])
+        return (
+            Failure("unparsed", text[:200]) if text.strip() else Failure("empty", "the model wrote nothing")
+        )
 
     def _probabilities(self, alternatives: Mapping[str, float]) -> Floats | Failure:
         """From probabilities of first tokens to those of labels."""
@@ -261,48 +263,65 @@ class OpenAIModel(BlackBox):
         max_tokens: int,
         meter: Meter,
         fields: Mapping[str, Any],
-        read: Callable[[Any], Any],
-    ) -> Any:
+        read: Callable[[Any], T | Failure],
+    ) -> T | Failure:
         body = {"model": self.model, self.decoding.token_field: max_tokens, **fields, **self.decoding.extra}
+        body = {key: value for key, value in body.items() if value is not None}
         if self._plain:
             body["prompt"], path = turns[0].content, "/completions"
         else:
             body["messages"] = [{"role": turn.role, "content": turn.content} for turn in turns]
             path = "/chat/completions"
         most = self._most(turns, max_tokens)
-        return await line.post(self.url + path, body, meter, most, lambda reply: (read(reply), _used(reply)))
+        return await line.post(self.url + path, body, meter, most, read, _used)
 
 
 def _used(reply: Any) -> Usage | None:
     """What a reply says it used."""
-    usage = reply.get("usage")
-    if not isinstance(usage, Mapping) or "prompt_tokens" not in usage:
+    usage = reply.get("usage") if isinstance(reply, Mapping) else None
+    if not isinstance(usage, Mapping):
         return None
-    return Usage(1, int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0))
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
+    return Usage(1, read, written) if isinstance(read, int) and isinstance(written, int) else None
 
 
-def _text(reply: Any) -> tuple[str, bool]:
-    """What the model wrote, and whether it came to its end. Raises LookupError for a reply of another
-    form.
-    """
+def _choice(reply: Any) -> Any:
+    """The reply's one choice, or a `Failure` where a filter kept it back."""
     choice = reply["choices"][0]
+    if choice.get("finish_reason") == "content_filter":
+        return Failure("refused", "the server's content filter kept the answer back")
+    return choice
+
+
+def _text(reply: Any) -> tuple[str, bool] | Failure:
+    """What the model wrote, and whether it came to its end. Raises LookupError or TypeError for a reply of
+    another form.
+    """
+    choice = _choice(reply)
+    if isinstance(choice, Failure):
+        return choice
     said = choice["text"] if "text" in choice else choice["message"].get("content")
     if said is not None and not isinstance(said, str):
         raise TypeError(f"content is a {type(said).__name__}")
     return said or "", choice.get("finish_reason") != "length"
 
 
-def _alternatives(reply: Any) -> dict[str, float]:
+def _alternatives(reply: Any) -> dict[str, float] | Failure:
     """Probabilities of the first token's alternatives.
 
     Raises:
         ModelError: the server gives none.
     """
-    given = reply["choices"][0].get("logprobs")
-    if given and given.get("content"):
+    choice = _choice(reply)
+    if isinstance(choice, Failure):
+        return choice
+    given = choice.get("logprobs") or {}
+    if given.get("content") and given["content"][0].get("top_logprobs"):
         return _summed((one["token"], one["logprob"]) for one in given["content"][0]["top_logprobs"])
-    if given and given.get("top_logprobs"):
+    if given.get("top_logprobs") and given["top_logprobs"][0]:
         return _summed(given["top_logprobs"][0].items())
+    if [] in (given.get("content"), given.get("top_logprobs")):  # it ended before its first token
+        return Failure("empty", "the model wrote nothing")
     raise ModelError(
         "the server gives no log-probabilities",
         fix="set `answer: text`: its answers are then read as words (`samples: 10`: shares of words)",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -26,21 +28,25 @@ from fute.models.section import Here, ModelSection
 
 # Lines under way: enough to keep the program busy, few enough to lose little where it dies.
 _WINDOW = 32
-_STARTS = 4  # of the program, for one run; an item that it dies on as the only one under way has failed
+# An item that the program died on so often while it was the only one under way has failed.
+_DEATHS = 2
+# So many items that failed like that, without an answer between them: the program can't be used.
+_IN_A_ROW = 4
 
 
 class ProcessModel(BlackBox):
-    """Starts the program once a run and sends it a line for each input, `{"id": 7, "text": …}`; it writes,
-    in any
-    order, a line for each: `{"id": 7, "label": …}`, or with `probabilities`, `score`, `text`, `span` or
-        `error`
-    as an HTTP endpoint does. Its standard error is shown where it fails.
+    """Starts the program once a run and sends it a line for each input, `{"id": 7, "text": …}`.
+
+    It writes, in any order, a line for each: `{"id": 7, "label": …}`, or with `probabilities`, `score`,
+    `text`, `span` or `error` as an HTTP endpoint does. Its standard error is shown where it fails. When it
+    dies it is started again.
 
     Args:
         command: the program and its arguments.
         labels: for `output` "class" the label names, for "score" its name.
-        folder: where it runs; files there that `command` names count in the fingerprint.
-        timeout: seconds for one answer.
+        folder: where it runs. Files that `command` names count in the fingerprint; of the program itself
+            only one that lies there, since another is the machine's.
+        timeout: seconds without an answer after which it is started again.
         version: changes when the answers may have, for what the named files don't tell.
     """
 
@@ -66,7 +72,11 @@ class ProcessModel(BlackBox):
 
     @cached_property
     def fingerprint(self) -> str:
-        named = [path for word in self.command if (path := self.folder / word).is_file()]
+        program, *words = self.command
+        if (self.folder / program).resolve().is_relative_to(self.folder.resolve()):
+            words.append(program)
+        # Unlike Path.is_file, this takes a word that is too long for a file's name.
+        named = [self.folder / word for word in words if os.path.isfile(self.folder / word)]  # noqa: PTH113
         made = [self.command, digest_files(named), self.version]
         return digest(["process", 1, made, list(self.labels), self.output, self.shape])
 
@@ -88,53 +98,54 @@ class ProcessModel(BlackBox):
         cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
     ) -> Iterator[tuple[int, Answers | Exception]]:
         box = questions[0][0]
-        waiting = collections.deque(range(len(questions)))
         meter = meters[box.name]
-        stopped: tuple[int, Exception] | None = None
+        waiting = collections.deque(range(len(questions)))
+        careful = 0  # so many of the next go one by one, since the program died on one of them
         deaths: collections.Counter[int] = collections.Counter()
-        barren = 0  # starts in a row that gave no answer
-        window = _WINDOW
+        barren = 0  # items that failed since the last answer
+        stopped: tuple[int, Exception] | None = None
         while waiting and stopped is None:
             program = _Program(box)
-            lost: list[int] = []
-            answered = 0
+            alive = True
             try:
-                while (waiting and stopped is None) or program.under_way:
+                while alive:
+                    window = 1 if careful else _WINDOW
                     while waiting and stopped is None and len(program.under_way) < window:
-                        index = waiting.popleft()
                         try:
                             meter.reserve(Usage(1))
                         except BudgetError as error:
-                            stopped = (index, error)
+                            stopped = (waiting[0], error)
                             break
+                        index = waiting.popleft()
                         program.send(index, questions[index][1])
                     if not program.under_way:
                         break
                     line = program.receive()
-                    if line is None:  # it died, or is too slow
-                        lost = list(program.under_way)
-                        break
-                    index, answer = program.read(line)
-                    answered += 1
-                    yield index, [answer]
+                    if line is None:  # it died, or is silent for too long
+                        alive = False
+                    else:
+                        index, answer = program.read(line)
+                        careful, barren = max(0, careful - 1), 0
+                        yield index, [answer]
             except ModelError as error:
                 yield (next(iter(program.under_way), 0), error)
                 return
             finally:
                 program.stop()
-            if lost:
-                # Which line it died on is certain only where it was alone: the next start goes one by one.
-                window = 1 if window > 1 else _WINDOW
-                barren = 0 if answered else barren + 1
-                suspect = lost[0]
-                deaths[suspect] += 1
-                if len(lost) == 1 and (deaths[suspect] > 1 or program.timed_out):
-                    yield suspect, [Failure("error", program.why()[:500])]
-                    lost.remove(suspect)
-                waiting.extendleft(reversed(lost))
-                if barren >= _STARTS:
-                    yield lost[0] if lost else suspect, program.error()
-                    return
+            if alive:
+                continue
+            lost = list(program.under_way)
+            if len(lost) == 1:  # so it was this one
+                deaths[lost[0]] += 1
+                if deaths[lost[0]] >= _DEATHS or program.timed_out:
+                    yield lost[0], [Failure("error", program.why()[:500])]
+                    barren, careful = barren + 1, max(0, careful - 1)
+                    if barren >= _IN_A_ROW:
+                        yield lost[0], program.error()
+                        return
+                    continue
+            careful = max(careful, len(lost))
+            waiting.extendleft(reversed(lost))
         if stopped is not None:
             yield stopped
 
@@ -146,6 +157,7 @@ class _Program:
         self.box = box
         self.under_way: dict[int, float] = {}  # index → when it was sent, oldest first
         self.timed_out = False
+        self._heard = time.monotonic()  # from it last
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._to_send: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._said: collections.deque[str] = collections.deque(maxlen=20)
@@ -158,6 +170,7 @@ class _Program:
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=True,  # so that what it starts can be ended with it
             )
         except OSError as error:
             raise ModelError(
@@ -177,13 +190,15 @@ class _Program:
         self._to_send.put(json.dumps({"id": index, **as_json(item)}, ensure_ascii=False))
 
     def receive(self) -> str | None:
-        """The next line; None where the program ended, or is too slow."""
-        oldest = next(iter(self.under_way.values()))
+        """The next line; None where the program ended, or said nothing for too long."""
+        since = max(self._heard, next(iter(self.under_way.values())))
         try:
-            return self._lines.get(timeout=max(0.01, oldest + self.box.timeout - time.monotonic()))
+            line = self._lines.get(timeout=max(0.01, since + self.box.timeout - time.monotonic()))
         except queue.Empty:
             self.timed_out = True
             return None
+        self._heard = time.monotonic()
+        return line
 
     def read(self, line: str) -> tuple[int, Any]:
         """The index and the answer of a line.
@@ -221,13 +236,14 @@ class _Program:
     def stop(self) -> None:
         """End the program: politely where it has answered all, else at once."""
         self._to_send.put(None)
-        if self.under_way:
-            self._process.kill()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if not self.under_way:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+        # All of its group: a shell's children would keep the pipes open, and run on.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
         for thread in self._threads:
             thread.join(timeout=5)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import os
 import queue
 import random
 import threading
@@ -12,18 +13,31 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from fute.core.errors import BudgetError, ModelError
+from fute.core.errors import BudgetError, ConfigError, ModelError
 from fute.core.runtime import require
 from fute.core.types import Failure
 from fute.models.base import Meter, Usage
 
 T = TypeVar("T")
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
-# What no other question would be answered to either: a wrong key, no such model.
-_NEVER = {401, 403, 404, 405}
-# A box whose first questions are all refused, so many of them, would be refused them all.
-_REFUSALS = 20
+# What no other question would be answered to either: a wrong key, no such model, an option it doesn't know.
+_NEVER = {401, 402, 403, 404, 405}
+_NEVER_CODES = {
+    "billing_hard_limit_reached",
+    "insufficient_quota",
+    "invalid_api_key",
+    "model_not_found",
+    "unknown_parameter",
+    "unsupported_parameter",
+    "unsupported_value",
+}
+# A box that gets no answer to so many questions in a row would get none to the others either. Where more are
+# under way at once, one short outage must not stop it: twice as many as those.
+_IN_A_ROW = 20
+# Most answers that wait to be taken before no more are asked for.
+_WAITING = 256
 
 
 @dataclass(frozen=True)
@@ -59,49 +73,71 @@ class _Pace:
         self._a_request = 60 / manners.requests_per_minute if manners.requests_per_minute else 0.0
         self._a_token = 60 / manners.tokens_per_minute if manners.tokens_per_minute else 0.0
         self._next = 0.0
+        self._paused_until = 0.0
 
     async def turn(self, tokens: int) -> None:
         """Wait until a request of so many tokens may be sent."""
-        now = time.monotonic()
-        at = max(now, self._next)
-        self._next = at + max(self._a_request, tokens * self._a_token)
-        if at > now:
+        while True:
+            now = time.monotonic()
+            at = max(now, self._next, self._paused_until)
+            self._next = at + max(self._a_request, tokens * self._a_token)
             await asyncio.sleep(at - now)
+            if time.monotonic() >= self._paused_until:  # else a pause began meanwhile
+                return
+
+    def put_back(self, tokens: int) -> None:
+        """Tokens that a request was to take and didn't: the next may go so much earlier."""
+        self._next -= max(0, tokens) * self._a_token
 
     def pause(self, seconds: float) -> None:
-        self._next = max(self._next, time.monotonic() + seconds)
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
 
 class Line:
-    """The line to one server, for all who ask it together. Lives in one event loop."""
+    """The line to one server, for all who ask it together. Lives in one event loop.
+
+    Args:
+        manners: how it is asked.
+        headers: of every request; their values are secrets.
+    """
 
     def __init__(self, manners: Manners, headers: Mapping[str, str]) -> None:
         require("httpx2", "api", "asking a server")
         import httpx2
 
         self.manners, self._pace = manners, _Pace(manners)
-        self._refused: dict[int, int | None] = {}  # by meter: refusals so far; None once it had an answer
+        self._secrets = [value.removeprefix("Bearer ") for value in headers.values()]
+        # By meter, so by box: questions in a row without an answer, and whether there ever was one.
+        self._in_a_row: dict[int, int] = {}
+        self._answered: set[int] = set()
         most = httpx2.Limits(max_connections=manners.concurrency)
         self._client = httpx2.AsyncClient(headers=dict(headers), timeout=manners.timeout, limits=most)
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    def _refuse(self, meter: Meter, problem: str) -> None:
-        """Raise for one question, or where a box has had nothing but refusals, for all of its questions."""
-        before = self._refused.get(id(meter), 0)
-        if before is not None:
-            self._refused[id(meter)] = before + 1
-            if before + 1 >= _REFUSALS:
-                raise ModelError(
-                    f"the server refused the first {_REFUSALS} questions",
-                    found=problem,
-                    fix="check the options that it names",
-                )
-        raise RefusedError(problem)
+    def _no_answer(self, meter: Meter, problem: str, fix: str) -> None:
+        """Count a question without an answer. Raises ModelError where there were too many in a row."""
+        count = self._in_a_row[id(meter)] = self._in_a_row.get(id(meter), 0) + 1
+        if count >= max(_IN_A_ROW, 2 * self.manners.concurrency):
+            raise ModelError(
+                f"the server gave no answer to {count} questions in a row", found=problem, fix=fix
+            )
+
+    def _clean(self, text: str) -> str:
+        """What a server or a library says, without the key that it may repeat."""
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text[:400]
 
     async def post(
-        self, url: str, body: Any, meter: Meter, most: Usage, read: Callable[[Any], tuple[T, Usage | None]]
+        self,
+        url: str,
+        body: Any,
+        meter: Meter,
+        most: Usage,
+        read: Callable[[Any], T],
+        used: Callable[[Any], Usage | None] = lambda reply: None,
     ) -> T | Failure:
         """The server's answer to one question, asked again where that may help.
 
@@ -112,9 +148,9 @@ class Line:
             url, body: what is posted, as JSON.
             meter: the asking box's.
             most: what one try uses at most.
-            read: from the reply's JSON to the answer and what it used (None where it doesn't say). Raises
-                ValueError, LookupError or TypeError for a reply of another form, which is then asked for
-                again.
+            read: from the reply's JSON to the answer. Raises ValueError, LookupError or TypeError for a reply
+                of another form, which is then asked for again.
+            used: from the reply's JSON, whatever it is, to what the try used; None where it doesn't say.
 
         Returns:
             the answer, or a `Failure` of kind "error" when all tries are used up.
@@ -130,45 +166,109 @@ class Line:
         for attempt in range(self.manners.tries):
             await self._pace.turn(most.tokens_in + most.tokens_out)
             meter.reserve(most)
-            wait: float | None = None
+            drawn = random.uniform(0, min(self.manners.first_wait * 2**attempt, self.manners.most_wait))
+            wait = 0.0
             try:
                 async with asyncio.timeout(self.manners.timeout):
                     reply = await self._client.post(url, json=body)
-                if reply.status_code == 200:
-                    answer, used = read(reply.json())
-                    if used is not None:
-                        meter.settle(most, used)
-                    self._refused[id(meter)] = None
+                if reply.is_success:
+                    content = reply.json()
+                    self._settle(meter, most, used(content))
+                    answer = read(content)
+                    self._in_a_row[id(meter)] = 0
+                    self._answered.add(id(meter))
                     return answer
-                meter.settle(most, Usage(most.calls))
-                problem = f"status {reply.status_code}: {reply.text[:200]}"
-                if reply.status_code in _NEVER:
+                self._settle(meter, most, Usage(most.calls))
+                problem = self._clean(f"status {reply.status_code}: {reply.text}")
+                if reply.status_code in _NEVER or _code(reply) in _NEVER_CODES:
                     raise ModelError(
-                        f"{url} refuses to answer", found=problem, fix=_ADVICE[reply.status_code]
+                        f"{url} refuses to answer",
+                        found=problem,
+                        fix=_ADVICE.get(reply.status_code, "check the account and the options"),
                     )
                 if reply.status_code not in _AGAIN:
-                    self._refuse(meter, problem)
-                wait = retry_after(reply.headers)
+                    if id(meter) not in self._answered:
+                        self._no_answer(meter, problem, "check the options that it names")
+                    raise RefusedError(problem)
+                wait = retry_after(reply.headers) or 0.0
                 if reply.status_code == 429:
-                    self._pace.pause(wait or 0.0)
+                    self._pace.pause(wait or drawn)
             except TimeoutError:
                 problem = f"no answer within {self.manners.timeout:g} s"
-            except (httpx2.TransportError, httpx2.DecodingError) as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:  # nothing was sent
+                self._settle(meter, most, Usage(most.calls))
                 problem = f"{type(error).__name__}: {error}"
+            except (httpx2.TransportError, httpx2.DecodingError) as error:
+                problem = self._clean(f"{type(error).__name__}: {error}")
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                problem = f"a reply that can't be read: {type(error).__name__}: {error}"
+                problem = self._clean(f"a reply that can't be read: {type(error).__name__}: {error}")
             if attempt + 1 < self.manners.tries:
-                drawn = random.uniform(0, min(self.manners.first_wait * 2**attempt, self.manners.most_wait))
-                await asyncio.sleep(drawn if wait is None else wait + drawn)
-        return Failure("error", f"{self.manners.tries} tries; the last: {problem}"[:500])
+                await asyncio.sleep(wait + drawn)
+        problem = f"{self.manners.tries} tries; the last: {problem}"
+        self._no_answer(meter, problem, "see whether the server works; what is labelled is kept")
+        return Failure("error", problem[:500])
+
+    def _settle(self, meter: Meter, most: Usage, used: Usage | None) -> None:
+        if used is not None:
+            meter.settle(most, used)
+            self._pace.put_back(most.tokens_in + most.tokens_out - used.tokens_in - used.tokens_out)
 
 
 _ADVICE = {
     401: "check the key: the environment variable that `key` names",
+    402: "check the account: it has to be paid for",
     403: "check that the key may use this model",
     404: "check `url` and the model's id",
     405: "check `url`",
 }
+
+
+def _code(reply: Any) -> str:
+    """The code that OpenAI's protocol has for what went wrong, or ""."""
+    try:
+        return str(reply.json()["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def check_url(name: str, url: str) -> str:
+    """The URL. Raises ConfigError unless it is one that a model can be asked at, without a secret in it."""
+    expected = "https://host/path or http://host:port/path"
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"model {name}: no URL that can be asked", expected=expected, found=url)
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"model {name}: the URL has a user's name or password in it",
+            expected=expected,
+            fix="put secrets into environment variables, and name these",
+        )
+    return url
+
+
+def secret(name: str, variable: str, purpose: str) -> str:
+    """The value of an environment variable that goes into a header of model `name`.
+
+    Raises:
+        ModelError: it isn't set, or can't be sent; the value isn't shown.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ModelError(
+            f"model {name}: no {purpose}",
+            expected=f"the environment variable {variable}",
+            fix=f"export {variable}=…, or name another",
+        )
+    if not (value.isascii() and value.isprintable()):
+        raise ModelError(
+            f"model {name}: the {purpose} can't be sent",
+            expected=f"one line of plain characters in the environment variable {variable}",
+        )
+    return value
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -181,7 +281,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), 120.0) if seconds == seconds else None
 
@@ -203,13 +303,15 @@ def answer_all(
             stops its box, a `BudgetError` everything; each is yielded in the place of an answer.
         headers: of every request.
     """
-    results: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[int, Any] | BaseException | None] = queue.SimpleQueue()
     loop_ready = threading.Event()
     running: dict[str, Any] = {}
     stopped: set[str] = set()
 
     async def worker(line: Line, work: Iterator[tuple[str, Sequence[int]]]) -> None:
         for name, unit in work:
+            while results.qsize() > _WAITING:  # nobody takes, and so keeps, what is paid for
+                await asyncio.sleep(0.02)
             if name in stopped:
                 continue
             try:
@@ -242,7 +344,7 @@ def answer_all(
             with contextlib.suppress(asyncio.CancelledError):
                 asyncio.run(main())
         except BaseException as error:
-            results.put((units[0][1][0], error))
+            results.put(error)
         finally:
             loop_ready.set()
             results.put(None)
@@ -253,6 +355,8 @@ def answer_all(
     thread.start()
     try:
         while (result := results.get()) is not None:
+            if isinstance(result, BaseException):
+                raise result
             yield result
     finally:
         loop_ready.wait()
