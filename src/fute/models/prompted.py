@@ -142,7 +142,7 @@ class PromptedLLM(BlackBox):
         ]
         answer = [self.answer, self.max_new_tokens if self.answer == "generate" else None]
         return digest(
-            ["prompted-llm", 2, self.weights.digest, self.dtype, self._lm.quantiser, prompt, scoring, answer]
+            ["prompted-llm", 3, self.weights.digest, self.dtype, self._lm.quantiser, prompt, scoring, answer]
         )
 
     @property

@@ -22,11 +22,13 @@ Quantize = Literal["8bit", "4bit"]
 
 
 def _quiet_transformers() -> None:
-    """Its bars and warnings would garble our progress; errors still show."""
-    from transformers.utils import logging
+    """Its bars and warnings, and those of what it imports, would garble our progress; errors still show."""
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils import logging as its
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    its.set_verbosity_error()
+    its.disable_progress_bar()
 
 
 def device() -> str:
@@ -46,7 +48,7 @@ def load_causal_lm(weights: Weights, dtype: DType, quantize: Quantize | None = N
     require_local(weights)
     from transformers import AutoModelForCausalLM
 
-    return _load(weights, dtype, AutoModelForCausalLM, quantize)
+    return _greedy(_load(weights, dtype, AutoModelForCausalLM, quantize))
 
 
 def load_seq2seq_lm(weights: Weights, dtype: DType, quantize: Quantize | None = None) -> Any:
@@ -54,7 +56,21 @@ def load_seq2seq_lm(weights: Weights, dtype: DType, quantize: Quantize | None = 
     require_local(weights)
     from transformers import AutoModelForSeq2SeqLM
 
-    return _load(weights, dtype, AutoModelForSeq2SeqLM, quantize)
+    return _greedy(_load(weights, dtype, AutoModelForSeq2SeqLM, quantize))
+
+
+def _greedy(model: Any) -> Any:
+    """The model, less the generation settings that come with its weights (no repeats, a least length, an end
+    that is forced at the limit): with them it would not write its most probable next token.
+    """
+    from transformers import GenerationConfig
+
+    kept = ("bos", "eos", "pad", "decoder_start", "forced_bos")
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        **{f"{name}_token_id": getattr(own, f"{name}_token_id", None) for name in kept}
+    )
+    return model
 
 
 def is_encoder_decoder(weights: Weights) -> bool:
@@ -91,7 +107,7 @@ def _quantisation(quantize: Quantize | None, dtype: DType) -> Any:
     if engine == "torchao-int8":
         from torchao.quantization import Int8WeightOnlyConfig
 
-        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["lm_head"])
+        return TorchAoConfig(Int8WeightOnlyConfig())
     if quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -164,6 +180,12 @@ def _load(
             f"{weights.id} holds no trained head for {auto_class.__name__}",
             found=f"without weights: {', '.join(missing[:5])}",
             fix="name the right `head`, or weights that were fine-tuned for it",
+        )
+    if quantize and all(type(tensor) is torch.nn.Parameter for tensor in model.parameters()):
+        raise ModelError(
+            f"{weights.id}: nothing in this architecture ({model.config.model_type}) can be quantised here",
+            expected=f"linear layers, for {quantiser(quantize)}",
+            fix="leave `quantize` out",
         )
     model.requires_grad_(False)
     return model.eval() if quantize and device() == "cuda" else model.eval().to(device())

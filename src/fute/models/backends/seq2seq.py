@@ -4,18 +4,22 @@ words.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from fute.core.errors import ModelError
 from fute.core.types import Floats
-from fute.models.backends.base import LanguageModel
+from fute.models.backends.base import LanguageModel, Written
 from fute.models.backends.packing import Question, TokenIds, batches
+from fute.models.backends.transformers import begun
 from fute.weights.load import load_seq2seq_lm
 
 _BATCH_TOKENS = 2048
+_DECODER_TOKENS = 512  # that are decoded at once: bounds the (tokens, vocabulary) matrix
 
 
 class Seq2SeqLM(LanguageModel):
@@ -25,13 +29,37 @@ class Seq2SeqLM(LanguageModel):
 
     @functools.cached_property
     def _model(self) -> Any:
-        return load_seq2seq_lm(self.weights, self.dtype, self.quantize)
+        model = load_seq2seq_lm(self.weights, self.dtype, self.quantize)
+        # The output head in float32: bfloat16 logits are only good to 0.1 nats.
+        head = copy.deepcopy(model.get_output_embeddings()).float()
+        head.register_forward_pre_hook(lambda _, states: (states[0].float(),))
+        model.set_output_embeddings(head)
+        return model
+
+    @functools.cached_property
+    def _beginning(self) -> TokenIds:
+        """What the decoder has read before it writes: its start, and the token that BART's kind always
+        writes first.
+
+        Raises:
+            ModelError: the weights don't say how their decoder starts.
+        """
+        own, config = self._model.generation_config, self._model.config
+        starts = own.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), own.bos_token_id
+        start = next((token for token in starts if token is not None), None)
+        if start is None:
+            raise ModelError(
+                f"{self.weights.id} doesn't tell the token that its decoder starts with",
+                fix="set `decoder_start_token_id` in its config.json",
+            )
+        return (start,) if own.forced_bos_token_id is None else (start, own.forced_bos_token_id)
 
     def encode_words(self, words: Sequence[str]) -> list[TokenIds]:
         """An answer begins its own text here, so a space before a word means nothing."""
         return self.encode([word.strip() for word in words], special_tokens=False)
 
     def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
+        items = [[Question(begun(q.prompt, self), q.words) for q in item] for item in items]
         questions = [question for item in items for question in item]
         prompts = list(dict.fromkeys(question.prompt for question in questions))
         words: dict[TokenIds, list[TokenIds]] = {prompt: [] for prompt in prompts}
@@ -53,23 +81,35 @@ class Seq2SeqLM(LanguageModel):
         """log p(word | prompt) of (row of the prompt, word) pairs."""
         import torch
 
-        device = self._model.device
-        ids, mask = _padded(prompts, 0)
-        targets, present = _padded([word for _, word in pairs], 0)
-        start = self._model.config.decoder_start_token_id
-        inputs = torch.cat([torch.full((len(pairs), 1), start), targets[:, :-1]], dim=1)
-        rows = torch.tensor([row for row, _ in pairs])
+        ids, mask = (x.to(self._model.device) for x in _padded(prompts, 0))
+        size = max(1, _DECODER_TOKENS // (len(self._beginning) + max(len(word) for _, word in pairs)))
         with torch.inference_mode():
-            encoder = self._model.get_encoder()
-            states = encoder(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-            logits = self._model(
-                encoder_outputs=(states[rows.to(device)],),
-                attention_mask=mask[rows].to(device),
-                decoder_input_ids=inputs.to(device),
-                use_cache=False,
-            ).logits
-            chosen = logits.float().log_softmax(-1).cpu().gather(-1, targets[..., None])[..., 0]
+            states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+            return [
+                value
+                for i in range(0, len(pairs), size)
+                for value in self._decode(states, mask, pairs[i : i + size])
+            ]
+
+    def _decode(self, states: Any, mask: Any, pairs: Sequence[tuple[int, TokenIds]]) -> list[float]:
+        """As `_score_words`, from the encoder's states (prompts, longest, width) and their mask."""
+        import torch
+
+        device = self._model.device
+        targets, present = _padded([word for _, word in pairs], 0)
+        inputs, _ = _padded([(*self._beginning, *word[:-1]) for _, word in pairs], 0)
+        rows = torch.tensor([row for row, _ in pairs], device=device)
+        logits = self._model(
+            encoder_outputs=(states[rows],),
+            attention_mask=mask[rows],
+            decoder_input_ids=inputs.to(device),
+            use_cache=False,
+        ).logits[:, len(self._beginning) - 1 :]
+        chosen = logits.float().log_softmax(-1).cpu().gather(-1, targets[..., None])[..., 0]
         return list(map(float, (chosen * present).sum(dim=1)))
+
+    def _write(self, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[Written]:
+        return super()._write([begun(prompt, self) for prompt in prompts], max_new_tokens)
 
     def _place(self, longest: int, length: int) -> slice:
         return slice(0, length)

@@ -10,9 +10,10 @@ import numpy as np
 
 from fute.core.errors import ModelError
 from fute.core.types import Floats
-from fute.models.backends.base import LanguageModel
+from fute.models.backends.base import LanguageModel, Written
 from fute.models.backends.packing import (
     Question,
+    TokenIds,
     TokenTree,
     batches,
     build_tree,
@@ -22,6 +23,26 @@ from fute.weights.load import load_causal_lm
 
 _BATCH_TOKENS = 2048
 _HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
+
+
+def begun(prompt: TokenIds, lm: LanguageModel) -> TokenIds:
+    """The prompt, or where it has no token (an empty text, nothing put before it) the token that texts begin
+    with, else the one they end with: a word's probability has to be read from some state.
+
+    Raises:
+        ModelError: the tokenizer knows neither.
+    """
+    if prompt:
+        return prompt
+    known = lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id
+    start = next((token for token in known if token is not None), None)
+    if start is None:
+        raise ModelError(
+            f"{lm.weights.id} can't answer an empty prompt",
+            expected="a tokenizer with a token that begins or ends a text",
+            fix="let the template say more than the text",
+        )
+    return (start,)
 
 
 class CausalLM(LanguageModel):
@@ -61,6 +82,7 @@ class CausalLM(LanguageModel):
         """As `LanguageModel.score`. Questions of one item that begin alike are read together; equal to
         scoring each alone, up to rounding.
         """
+        items = [[Question(begun(q.prompt, self), q.words) for q in questions] for questions in items]
         trees: list[TokenTree] = []
         owners: list[tuple[int, list[int]]] = []
         for number, questions in enumerate(items):
@@ -139,6 +161,9 @@ class CausalLM(LanguageModel):
         return self._model.base_model(
             ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
         ).last_hidden_state
+
+    def _write(self, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[Written]:
+        return super()._write([begun(prompt, self) for prompt in prompts], max_new_tokens)
 
     def _place(self, longest: int, length: int) -> slice:
         return slice(longest - length, longest)  # an LLM writes on at the right end
