@@ -56,6 +56,39 @@ def test_packed_scores_equal_plain_ones(small, config):
             assert values == pytest.approx(np.array(expected), abs=1e-4)
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_scores_after_a_beginning_that_was_read_once_equal_plain_ones(small, config, monkeypatch):
+    lm = small(config)
+    lengths = read_lengths(lm, monkeypatch)
+    examples = tuple(np.random.default_rng(0).integers(10, 60, 30).tolist())
+    texts = [(5, 6), (7,), (8, 9, 4, 3)] * 4  # of several lengths, so that padding stands beside them
+    items = [
+        [Question((*examples, *text, i, 1), ((5,), (6, 7, 8))), Question((*examples, *text, i, 2), ((5, 9),))]
+        for i, text in enumerate(texts)
+    ]
+    for _ in range(2):  # the second time from what was kept
+        for questions, scores in zip(items, lm.score(items), strict=True):
+            for question, values in zip(questions, scores, strict=True):
+                expected = [plain(lm, question.prompt, word) for word in question.words]
+                assert values == pytest.approx(np.array(expected), abs=1e-4)
+    assert lengths.count(len(examples)) == (1 if lm._keeps else 0)
+    assert lm._keeps == (getattr(config, "sliding_window", None) is None)
+
+
+def read_lengths(lm: CausalLM, monkeypatch) -> list[int]:
+    """How many tokens wide each pass through the model is, from now on."""
+    lengths: list[int] = []
+    body = lm._model.base_model
+    forward = body.forward
+
+    def counted(*args, **kwargs):
+        lengths.append((args[0] if args else kwargs["input_ids"]).shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(body, "forward", counted)
+    return lengths
+
+
 def test_prompts_longer_than_a_sliding_window_are_refused_when_packed(small):
     lm = small(CONFIGS["mistral"])
     long = tuple(range(1, 50))

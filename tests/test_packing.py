@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fute.models.backends.packing import Question, TokenTree, batches, build_tree, group_by_beginning
+from fute.models.backends.packing import (
+    Question,
+    TokenTree,
+    batches,
+    build_tree,
+    group_by_beginning,
+    share_beginnings,
+)
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 questions = st.lists(
@@ -59,6 +66,27 @@ def test_mask_shows_ancestors_and_nothing_else(asked):
 def test_no_two_children_of_a_node_hold_the_same_token(asked):
     tree = build_tree(asked)
     assert len(set(zip(tree.parents, tree.tokens, strict=True))) == len(tree)
+
+
+@given(questions)
+def test_the_trunk_is_begun_by_all_prompts_and_read_by_none(asked):
+    tree = build_tree(asked)
+    trunk = tree.trunk
+    assert 0 <= trunk < min(len(question.prompt) for question in asked)
+    assert all(question.prompt[:trunk] == tuple(tree.tokens[:trunk]) for question in asked)
+    assert tree.mask()[trunk:, :trunk].all()
+
+
+def test_trees_of_one_template_share_its_beginning_and_others_nothing():
+    examples, other = tuple(range(100)), tuple(range(50, 90))
+    alike = [build_tree([Question((*examples, 7, i), ((1,),))]) for i in range(4)]
+    trees = [*alike, build_tree([Question((*other, 3), ((1,),))])]
+    assert share_beginnings(trees) == [(101, [0, 1, 2, 3]), (0, [4])]
+
+
+def test_a_beginning_that_saves_little_is_not_shared():
+    few = [build_tree([Question((*range(20), i), ((1,),))]) for i in (30, 31, 32)]
+    assert share_beginnings(few) == [(0, [0, 1, 2])]
 
 
 def test_prompts_with_a_short_common_beginning_stay_apart():

@@ -2,7 +2,8 @@
 
 Prompts that begin alike share the tokens they begin with; the words of a verbalizer branch off at the
 end. The tree is laid out as one sequence in which every token attends to its ancestors only and stands at
-its own depth, so its states, and the scores read from them, are those of the plain prompts.
+its own depth, so its states, and the scores read from them, are those of the plain prompts. Trees of several
+texts that begin alike (an instruction, examples) share the keys and values of that beginning.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 TokenIds = tuple[int, ...]
+
+# Trees share the states of what they begin with from this many tokens on, and from this many saved.
+_LEAST_SHARED = 16
+_LEAST_SAVED = 256
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,15 @@ class TokenTree:
     def is_chain(self) -> bool:
         """Whether it is one plain sequence, for which causal attention is enough."""
         return all(parent == i - 1 for i, parent in enumerate(self.parents))
+
+    @property
+    def trunk(self) -> int:
+        """How many first tokens all its prompts begin with and no score is read after: their states may come
+        from elsewhere.
+        """
+        branches = (parent + 1 for i, parent in enumerate(self.parents) if parent != i - 1)
+        read = (node for question in self.edges for word in question for node, _ in word)
+        return min((*branches, *read))
 
     def mask(self) -> NDArray[np.bool_]:
         """bool (n, n): row i is true at i and its ancestors."""
@@ -106,6 +120,23 @@ def group_by_beginning(prompts: Sequence[TokenIds], shared: int = 8) -> list[lis
         else:
             groups.append([i])
     return groups
+
+
+def share_beginnings(trees: Sequence[TokenTree]) -> list[tuple[int, list[int]]]:
+    """Which trees begin alike, as those of one template with its examples do: (tokens shared, their indices).
+
+    Trees that gain too little come last, together, and share nothing: small batches cost more than that.
+    """
+    trunks = [tuple(tree.tokens[: tree.trunk]) for tree in trees]
+    shares: list[tuple[int, list[int]]] = []
+    apart: list[int] = []
+    for group in group_by_beginning(trunks, _LEAST_SHARED):
+        shared = _common(trunks[group[0]], trunks[group[-1]])  # sorted: the ends differ the most
+        if shared * (len(group) - 1) >= _LEAST_SAVED:
+            shares.append((shared, group))
+        else:
+            apart += group
+    return [*shares, (0, apart)] if apart else shares
 
 
 def _common(a: TokenIds, b: TokenIds) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from fute.models.backends.packing import (
     batches,
     build_tree,
     group_by_beginning,
+    share_beginnings,
 )
 from fute.weights.load import load_causal_lm
 
 _BATCH_TOKENS = 2048
+_BEGINNINGS = 16  # whose keys and values are kept
 _HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
 
 
@@ -79,8 +81,8 @@ class CausalLM(LanguageModel):
         return apply
 
     def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
-        """As `LanguageModel.score`. Questions of one item that begin alike are read together; equal to
-        scoring each alone, up to rounding.
+        """As `LanguageModel.score`. Questions of one item that begin alike are read together, and what many
+        items begin with is read once; equal to scoring each alone, up to rounding.
         """
         items = [[Question(begun(q.prompt, self), q.words) for q in questions] for questions in items]
         trees: list[TokenTree] = []
@@ -90,18 +92,25 @@ class CausalLM(LanguageModel):
                 trees.append(build_tree([questions[i] for i in group]))
                 owners.append((number, group))
         results: list[list[Floats]] = [[np.empty(0, np.float32)] * len(questions) for questions in items]
-        for batch in batches([len(tree) for tree in trees], _BATCH_TOKENS):
-            for index, scores in zip(batch, self._score_trees([trees[i] for i in batch]), strict=True):
-                number, group = owners[index]
-                for question, values in zip(group, scores, strict=True):
-                    results[number][question] = values
+        for shared, members in share_beginnings(trees) if self._keeps else [(0, list(range(len(trees))))]:
+            for batch in batches([len(trees[i]) - shared for i in members], _BATCH_TOKENS):
+                chosen = [members[i] for i in batch]
+                scored = self._score_trees([trees[i] for i in chosen], shared)
+                for index, scores in zip(chosen, scored, strict=True):
+                    number, group = owners[index]
+                    for question, values in zip(group, scores, strict=True):
+                        results[number][question] = values
         return results
 
-    def _score_trees(self, trees: Sequence[TokenTree]) -> list[list[Floats]]:
+    def _score_trees(self, trees: Sequence[TokenTree], shared: int) -> list[list[Floats]]:
         import torch
 
         wanted = [
-            (row, *edge) for row, tree in enumerate(trees) for q in tree.edges for word in q for edge in word
+            (row, node - shared, token)
+            for row, tree in enumerate(trees)
+            for q in tree.edges
+            for word in q
+            for node, token in word
         ]
         nodes = sorted({(row, node) for row, node, _ in wanted})
         place = {node: i for i, node in enumerate(nodes)}
@@ -109,7 +118,7 @@ class CausalLM(LanguageModel):
         tokens = torch.tensor([token for _, _, token in wanted])
         values = torch.empty(len(wanted))
         with torch.inference_mode():
-            states = self._states(trees)
+            states = self._states(trees, shared)
             rows, columns = torch.tensor(nodes).T
             chosen = states[rows.to(states.device), columns.to(states.device)]
             for start in range(0, len(nodes), _HEAD_ROWS):
@@ -139,28 +148,64 @@ class CausalLM(LanguageModel):
                 fix=f"set `max_tokens` below {window}, or leave prompts that begin alike out",
             )
 
-    def _states(self, trees: Sequence[TokenTree]) -> Any:
-        """Last hidden states (trees, longest, width)."""
+    def _states(self, trees: Sequence[TokenTree], shared: int) -> Any:
+        """Last hidden states (trees, longest rest, width) of all tokens but the first, `shared` ones."""
         import torch
 
-        longest = max(len(tree) for tree in trees)
+        sizes = [len(tree) - shared for tree in trees]
+        longest = max(sizes)
         device = self._model.device
         ids = torch.zeros(len(trees), longest, dtype=torch.long)
-        for row, tree in enumerate(trees):
-            ids[row, : len(tree)] = torch.tensor(tree.tokens)
-        if all(tree.is_chain for tree in trees):
+        for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
+            ids[row, :size] = torch.tensor(tree.tokens[shared:])
+        if not shared and all(tree.is_chain for tree in trees):
             # Padding stands to the right, where causal attention never looks: no mask needed.
             return self._model.base_model(ids.to(device), use_cache=False).last_hidden_state
-        self._check_window(longest)
+        self._check_window(shared + longest)
         positions = torch.zeros_like(ids)
+        mask = torch.ones(len(trees), 1, longest, shared + longest, dtype=torch.bool)
         # A padding position sees itself, since a softmax over nothing is NaN.
-        mask = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1, 1)
-        for row, tree in enumerate(trees):
-            positions[row, : len(tree)] = torch.tensor(tree.depths)
-            mask[row, 0, : len(tree), : len(tree)] = torch.from_numpy(tree.mask())
+        mask[..., shared:] = torch.eye(longest, dtype=torch.bool)
+        for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
+            positions[row, :size] = torch.tensor(tree.depths[shared:])
+            mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
+        begun = self._begin(tuple(trees[0].tokens[:shared])) if shared else None
         return self._model.base_model(
-            ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
+            ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=begun,
+            use_cache=begun is not None,
         ).last_hidden_state
+
+    @functools.cached_property
+    def _keeps(self) -> bool:
+        """Whether keys and values of a beginning say all about it: every layer attends to all before it."""
+        config = self._model.config
+        layers = getattr(config, "layer_types", None) or ()
+        return getattr(config, "sliding_window", None) is None and set(layers) <= {"full_attention"}
+
+    @functools.cached_property
+    def _begin(self) -> Callable[[TokenIds], Any]:
+        """The keys and values of a beginning, as a cache that the model reads from and never adds to."""
+        return functools.lru_cache(_BEGINNINGS)(self._read_beginning)
+
+    def _read_beginning(self, tokens: TokenIds) -> Any:
+        import torch
+        from transformers import DynamicCache
+
+        class ReadOnly(DynamicCache):  # type: ignore[misc]  # transformers has no types
+            def update(self, keys: Any, values: Any, layer: int, *_: Any, **__: Any) -> tuple[Any, Any]:
+                own = self.layers[layer]
+                rows = len(keys)
+                return (
+                    torch.cat([own.keys.expand(rows, -1, -1, -1), keys], dim=-2),
+                    torch.cat([own.values.expand(rows, -1, -1, -1), values], dim=-2),
+                )
+
+        ids = torch.tensor([tokens], device=self._model.device)
+        read = self._model.base_model(ids, past_key_values=DynamicCache(), use_cache=True).past_key_values
+        return ReadOnly([(layer.keys, layer.values) for layer in read.layers])
 
     def _write(self, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[Written]:
         return super()._write([begun(prompt, self) for prompt in prompts], max_new_tokens)
