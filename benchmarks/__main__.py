@@ -32,6 +32,10 @@ FIGURES = {
     ),
     "label-shared-short": ("benchmarks.label_shared", "the same over 500 short reviews"),
     "label-shared-text-first": ("benchmarks.label_shared", "the same, 12 prompts that begin with the text"),
+    "label-shared-examples": (
+        "benchmarks.label_shared",
+        "the same, one prompt with 8 examples before the text",
+    ),
     "label-bound": ("benchmarks.label_bound", "× the time of the matrix products alone, on long texts"),
     "label-vs-lm-eval": ("benchmarks.label_vs_lm_eval", "× the throughput of lm-eval at its best batch size"),
     "demo-first": ("benchmarks.demo", "seconds of a first `fute demo`, weights not yet converted"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from unittest.mock import PropertyMock, patch
 
 import numpy as np
 
 from benchmarks.figure import Figure
 from benchmarks.texts import reviews
 from fute.core.types import Floats, Input
+from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.text.families import load_family
 from fute.text.prompt import Prompt
@@ -29,6 +31,7 @@ _TEXT_FIRST = 12
 FIGURES: dict[str, tuple[Callable[[], list[Input]], str, float]] = {
     "label-shared-long": (lambda: reviews("imdb", 200, 230), "paper", 2.0),
     "label-shared-short": (lambda: reviews("rotten_tomatoes", 500), "paper", 1.3),
+    "label-shared-examples": (lambda: reviews("rotten_tomatoes", 128), "examples", 3.0),
     "label-shared-text-first": (lambda: reviews("imdb", 60, 230), "text-first", 5.0),
 }
 
@@ -48,9 +51,20 @@ def text_first_prompts(dtype: str) -> list[PromptedLLM]:
     return [PromptedLLM(LLM, "{{ text }}\n" + end, _WORDS, name=end, dtype=dtype) for end in _ENDS]
 
 
+def prompts_with_examples(dtype: str) -> list[PromptedLLM]:
+    """One prompt with 8 reviews of another dataset before the text."""
+    examples = "".join(
+        f"Review: {item.text}\nSentiment: {label}\n\n"
+        for item, label in zip(reviews("sst2", 8), ("good", "bad") * 4, strict=True)
+    )
+    words = {"negative": " bad", "positive": " good"}
+    return [PromptedLLM(LLM, examples + "Review: {{ text }}\nSentiment:", words, dtype=dtype)]
+
+
 def alone(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floats]:
-    """Our own plain path: each prompt by itself, in batches of similar length."""
-    return [np.concatenate([np.asarray(box.predict(part)) for part in _parts(inputs)]) for box in boxes]
+    """Our own plain path: each prompt by itself and whole, in batches of similar length."""
+    with patch.object(CausalLM, "_keeps", PropertyMock(return_value=False)):
+        return [np.concatenate([np.asarray(box.predict(part)) for part in _parts(inputs)]) for box in boxes]
 
 
 def together(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floats]:
@@ -63,10 +77,13 @@ def _parts(inputs: Sequence[Input]) -> list[list[Input]]:
     return [ordered[i : i + PromptedLLM.batch] for i in range(0, len(ordered), PromptedLLM.batch)]
 
 
+_PROMPTS = {"paper": paper_prompts, "text-first": text_first_prompts, "examples": prompts_with_examples}
+
+
 def measure(name: str) -> Figure:
     texts, prompts, least = FIGURES[name]
     inputs = texts()
-    make = paper_prompts if prompts == "paper" else text_first_prompts
+    make = _PROMPTS[prompts]
     boxes = make("auto")
     together(boxes, inputs[:8]), alone(boxes[:1], inputs[:8])
     seconds = {}

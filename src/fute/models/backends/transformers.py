@@ -178,7 +178,7 @@ class CausalLM(LanguageModel):
             use_cache=begun is not None,
         ).last_hidden_state
 
-    @functools.cached_property
+    @property
     def _keeps(self) -> bool:
         """Whether keys and values of a beginning say all about it: every layer attends to all before it."""
         config = self._model.config
