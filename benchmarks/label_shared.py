@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.texts import reviews
 from fute.core.types import Floats, Input
+from fute.labelling.runner import cut
 from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.text.families import load_family
@@ -73,8 +74,7 @@ def together(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floa
 
 
 def _parts(inputs: Sequence[Input]) -> list[list[Input]]:
-    ordered = sorted(inputs, key=len)
-    return [ordered[i : i + PromptedLLM.batch] for i in range(0, len(ordered), PromptedLLM.batch)]
+    return cut(inputs, PromptedLLM)
 
 
 _PROMPTS = {"paper": paper_prompts, "text-first": text_first_prompts, "examples": prompts_with_examples}

@@ -2,14 +2,18 @@
 one.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fute.core.errors import BudgetError, ModelError
 from fute.core.types import Failure, Input, Span
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
-from fute.labelling.runner import label, pending
+from fute.labelling.runner import cut, label, pending
 from fute.models.base import BlackBox, Price, Usage
 from tests.storage import finish, start
 
@@ -247,3 +251,18 @@ ONE_OF_TWO = """
 def test_two_processes_may_fill_one_cache(tmp_path):
     processes = [start(ONE_OF_TWO, tmp_path) for _ in range(2)]
     assert [finish(process).strip() for process in processes] == ["True", "True"]
+
+
+class Small(Moody):
+    batch = 4
+    batch_characters = 30
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=50).map(Input), max_size=30))
+def test_a_batch_holds_neither_too_many_inputs_nor_too_many_characters(items):
+    batches = cut(items, Small)
+    assert [item for batch in batches for item in batch] == sorted(items, key=len)
+    assert all(len(batch) <= 4 for batch in batches)
+    assert all(len(batch) == 1 or sum(map(len, batch)) <= 30 for batch in batches)
+    for batch, following in pairwise(batches):  # none ends early
+        assert len(batch) == 4 or sum(map(len, batch)) + len(following[0]) > 30

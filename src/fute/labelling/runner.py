@@ -253,13 +253,28 @@ def _batches(group: Sequence[_Job]) -> list[tuple[list[_Job], list[Input]]]:
     same: dict[tuple[int, ...], list[Input]] = defaultdict(list)
     for item, numbers in missing_in.items():
         same[tuple(numbers)].append(item)
-    size = group[0].box.batch or len(missing_in)
+    kind = type(group[0].box)
     return [
-        ([group[i] for i in numbers], ordered[start : start + size])
-        for numbers, items in same.items()
-        for ordered in [sorted(items, key=len)]
-        for start in range(0, len(ordered), size)
+        ([group[i] for i in numbers], batch) for numbers, items in same.items() for batch in cut(items, kind)
     ]
+
+
+def cut(items: Sequence[Input], kind: type[BlackBox]) -> list[list[Input]]:
+    """The items, shortest first, in batches of at most `kind.batch` items and, but for the first of each,
+    `kind.batch_characters` characters.
+    """
+    size = kind.batch or len(items)
+    most = kind.batch_characters
+    batches: list[list[Input]] = []
+    characters = 0
+    for item in sorted(items, key=len):
+        if batches and len(batches[-1]) < size and (most is None or characters + len(item) <= most):
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+            characters = 0
+        characters += len(item)
+    return batches
 
 
 def _ask_batches(group: Sequence[_Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:

@@ -68,7 +68,8 @@ class PromptedLLM(BlackBox):
     """
 
     kind = "llm"
-    batch = 32
+    batch = 128  # short texts, to fill the LLM's own batches
+    batch_characters = 40_000  # 32 long reviews: a crash should not lose more
 
     def __init__(
         self,
