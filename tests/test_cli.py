@@ -182,7 +182,13 @@ def test_an_interrupt_keeps_what_is_labelled_and_says_so(tmp_path):
         'models: [{name: slow, python: "slowly:slow", labels: [even, odd]}]\n'
     )
     command = [sys.executable, "-m", "fute", "run", "--project", str(tmp_path)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = tmp_path / "asked.txt"
     while not log.exists() or len(log.read_text().splitlines()) < 700:  # in the second batch of 512
         assert running.poll() is None

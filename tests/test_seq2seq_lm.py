@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
         )
     )  # fmt: skip
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=2e-3), random.Random(1)
-    for _ in range(120):
+    for _ in range(300):
         some = texts(rng, 32)
         rows = tok([text for text, _ in some], padding=True, return_tensors="pt")
         labels = tok([answer for _, answer in some], padding=True, return_tensors="pt").input_ids
