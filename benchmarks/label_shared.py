@@ -65,16 +65,15 @@ def prompts_with_examples(dtype: str) -> list[PromptedLLM]:
 def alone(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floats]:
     """Our own plain path: each prompt by itself and whole, in batches of similar length."""
     with patch.object(CausalLM, "_keeps", PropertyMock(return_value=False)):
-        return [np.concatenate([np.asarray(box.predict(part)) for part in _parts(inputs)]) for box in boxes]
+        return [
+            np.concatenate([np.asarray(box.predict(part)) for part in cut(inputs, PromptedLLM)])
+            for box in boxes
+        ]
 
 
 def together(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> list[Floats]:
-    parts = [PromptedLLM.predict_together(boxes, part) for part in _parts(inputs)]
+    parts = [PromptedLLM.predict_together(boxes, part) for part in cut(inputs, PromptedLLM)]
     return [np.concatenate([np.asarray(part[i]) for part in parts]) for i in range(len(boxes))]
-
-
-def _parts(inputs: Sequence[Input]) -> list[list[Input]]:
-    return cut(inputs, PromptedLLM)
 
 
 _PROMPTS = {"paper": paper_prompts, "text-first": text_first_prompts, "examples": prompts_with_examples}

@@ -169,13 +169,13 @@ class CausalLM(LanguageModel):
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
             positions[row, :size] = torch.tensor(tree.depths[shared:])
             mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
-        begun = self._begin(tuple(trees[0].tokens[:shared])) if shared else None
+        kept = self._begin(tuple(trees[0].tokens[:shared])) if shared else None
         return self._model.base_model(
             ids.to(device),
             attention_mask=mask.to(device),
             position_ids=positions.to(device),
-            past_key_values=begun,
-            use_cache=begun is not None,
+            past_key_values=kept,
+            use_cache=kept is not None,
         ).last_hidden_state
 
     @property
