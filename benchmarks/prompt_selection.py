@@ -21,7 +21,6 @@ from benchmarks.figure import Figure
 from benchmarks.texts import evaluation_data
 from fute.api import right
 from fute.choosing import HYBRID, OURS, choose
-from fute.labelling.runner import label
 from fute.project import Project
 from fute.selection.metrics import mean_over_targets
 from fute.selection.racing import race
@@ -96,7 +95,7 @@ def build(grid: str) -> None:
         comparisons.append(found.as_dict())
         arrays[f"score/{dataset}"] = np.array(found.ways[0].scores)
         boxes = [box for box in project.models if box.name in found.candidates]
-        answered = label(boxes, held_out.inputs, project.embedder.predictions).answered
+        answered = project.ask(boxes, held_out).answered
         arrays[f"right/{dataset}"] = np.stack([right(box, held_out, answered[box.name]) for box in boxes])
     _RESULTS.mkdir(exist_ok=True)
     (_RESULTS / f"{grid}.json").write_text(json.dumps({"grid": grid, "comparisons": comparisons}) + "\n")

@@ -384,9 +384,9 @@ def right(model: BlackBox, dataset: Dataset, answered: Answered) -> NDArray[np.b
         ModelError: the label names differ.
     """
     check_labels(model, dataset)
-    columns = [model.labels.index(label) for label in dataset.labels]
     found = np.zeros(len(dataset), dtype=bool)
-    found[answered.rows] = answered.predictions[:, columns].argmax(axis=1) == dataset.classes[answered.rows]
+    chosen = answered.probabilities_of(dataset.labels).argmax(axis=1)
+    found[answered.rows] = chosen == dataset.classes[answered.rows]
     return found
 
 

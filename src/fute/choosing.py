@@ -13,12 +13,13 @@ from fute.core.errors import ConfigError, listing
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats
 from fute.data.dataset import Dataset
-from fute.labelling.runner import Answered, label
+from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
 from fute.selection.baselines.prompts import score_prompts
 from fute.selection.compare import Comparison, compare, doubts
+from fute.selection.fusion import standardised
 from fute.selection.racing import race
 from fute.space.similarity import Similarity, cosine_matrix, cosines
 
@@ -62,7 +63,7 @@ def choose(
             baseline.
         ModelError: the failure of the first candidate that fails.
     """
-    project.rank(dataset, similarity)  # says what is wrong with the dataset
+    target = project.target(dataset)
     train, held_out = project.datasets[dataset]
     if train.output != "class":
         raise ConfigError(f"dataset {dataset} has no classes", found=f"output {train.output}")
@@ -70,11 +71,11 @@ def choose(
         raise ConfigError(f"dataset {dataset} has no labels", fix="leave `--accuracy` and `--budget` out")
     if truth and not len(held_out):
         raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
-    space = project.space
+    stored = {e.name: e for e in project.space.embeddings("model")}
     boxes = [
         m
         for m in project.models
-        if m.name in space and answers_labels(m, train) and (what == "model" or "template" in m.provenance)
+        if m.name in stored and answers_labels(m, train) and (what == "model" or "template" in m.provenance)
     ]
     if not boxes:
         raise ConfigError(
@@ -82,15 +83,15 @@ def choose(
             expected=f"the labels {listing(train.labels)}",
             fix="`fute run` embeds the models; `fute rank` ranks those with other labels, too",
         )
-    embeddings = [space.get(box.name) for box in boxes]
-    scores: dict[str, NDArray[Any]] = {OURS: cosines(space.get(dataset), embeddings, similarity)}
+    embeddings = [stored[box.name] for box in boxes]
+    scores: dict[str, NDArray[Any]] = {OURS: cosines(target, embeddings, similarity)}
     rows, warnings, performances = 0, list[str](), None
     if truth or against is None or against:
         seen = held_out if len(held_out) else train
         answers, kept = _answers(project, boxes, seen, progress, offline)
         rows = len(kept)
         warnings = doubts([box.name for box in boxes], answers, cosine_matrix(embeddings))
-        scores[HYBRID] = _standard(scores[OURS]) + _standard([mutual_information_g(p) for p in answers])
+        scores[HYBRID] = standardised(scores[OURS]) + standardised([mutual_information_g(p) for p in answers])
         scores |= score_prompts(answers, against)
         if truth:
             performances = (answers.argmax(axis=2) == seen.classes[kept]).mean(axis=1)
@@ -111,29 +112,17 @@ def _answers(
             f"there is no row of {data.name} that all candidates have answered",
             fix="run again: the caps of `budget:` may have stopped it",
         )
-    stacked = []
-    for box, a in zip(boxes, answered, strict=True):
-        columns = [box.labels.index(name) for name in data.labels]
-        stacked.append(a.predictions[np.searchsorted(a.rows, kept)][:, columns])
-    return np.stack(stacked), kept
+    return np.stack([a.probabilities_of(data.labels)[np.searchsorted(a.rows, kept)] for a in answered]), kept
 
 
 def _label(
     project: Project, boxes: Sequence[BlackBox], data: Dataset, progress: Progress, offline: bool
 ) -> Mapping[str, Answered]:
     """The answers to the dataset's texts, by model. Raises the failure of the first that fails."""
-    labelled = label(
-        boxes, data.inputs, project.embedder.predictions, progress, budget=project.budget, offline=offline
-    )
+    labelled = project.ask(boxes, data, progress, offline=offline)
     for failure in labelled.failures.values():
         raise failure
     return labelled.answered
-
-
-def _standard(values: Any) -> NDArray[np.float64]:
-    values = np.asarray(values, dtype=np.float64)
-    spread = values.std()
-    return np.asarray((values - values.mean()) / spread if spread > 0 else np.zeros_like(values))
 
 
 def _race(

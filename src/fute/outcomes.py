@@ -9,7 +9,7 @@ from typing import Any
 
 from fute.core.files import write_atomically
 from fute.project import Project
-from fute.selection.expected import Expected, Outcome, expect
+from fute.selection.expected import FEWEST_DATASETS, Expected, Outcome, expect
 from fute.space.similarity import cosines
 
 
@@ -28,8 +28,8 @@ def expected(project: Project, dataset: str) -> dict[str, Expected] | None:
     (`fute.selection.expected.expect`); None with fewer.
     """
     known = _known(_file(project))
-    if not known:
-        return None  # models need not be built then
+    if len(known.keys() - {dataset}) < FEWEST_DATASETS:
+        return None  # and no model has to be built
     prints = {model.name: model.fingerprint for model in project.models}
     models = [e for e in project.space.embeddings("model") if e.name in prints]
     outcomes = []

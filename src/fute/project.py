@@ -25,7 +25,7 @@ from fute.core.errors import (
 )
 from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
-from fute.core.types import Input
+from fute.core.types import Input, TaskEmbedding
 from fute.core.vectorfile import write_vector
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
@@ -392,6 +392,14 @@ class Project:
         `fute.selection.rank.rank`.
 
         Raises:
+            ConfigError: as `target`.
+        """
+        return rank(self.target(dataset), self.space.embeddings("model"), similarity)
+
+    def target(self, dataset: str) -> TaskEmbedding:
+        """The DTE of a dataset of the space.
+
+        Raises:
             ConfigError: no dataset of that name, or `run` hasn't embedded it yet.
         """
         if dataset not in self.space:
@@ -405,7 +413,16 @@ class Project:
         target = self.space.get(dataset)
         if target.kind != "dataset":
             raise ConfigError(f'"{dataset}" is a model, not a dataset', fix="`fute space ls` lists both")
-        return rank(target, self.space.embeddings("model"), similarity)
+        return target
+
+    def ask(
+        self, models: Sequence[BlackBox], data: Dataset, progress: Progress = silent, *, offline: bool = False
+    ) -> Labelled:
+        """What the models answer to a dataset's texts, within the project's budget; options as for
+        `labelling.runner.label`.
+        """
+        cache = self.embedder.predictions
+        return label(models, data.inputs, cache, progress, budget=self.budget, offline=offline)
 
     def accuracies(
         self, dataset: str, progress: Progress = silent, *, offline: bool = False
@@ -429,19 +446,8 @@ class Project:
         if not len(held_out):
             raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
         able = self._able(held_out)
-        labelled = label(
-            able,
-            held_out.inputs,
-            self.embedder.predictions,
-            progress,
-            budget=self.budget,
-            offline=offline,
-        )
-        return {
-            m.name: accuracy(m, held_out, labelled.answered[m.name])
-            for m in able
-            if m.name in labelled.answered
-        }
+        answered = self.ask(able, held_out, progress, offline=offline).answered
+        return {m.name: accuracy(m, held_out, answered[m.name]) for m in able if m.name in answered}
 
     def _rates(self) -> dict[str, float]:
         """Answers per second of earlier runs, by model fingerprint."""

@@ -25,8 +25,7 @@ def ensemble(answers: Sequence[Answered], labels: Sequence[str]) -> tuple[NDArra
     n = len(answers[0].inputs)
     total, count = np.zeros((n, len(labels))), np.zeros(n)
     for one in answers:
-        columns = [one.box.labels.index(label) for label in labels]
-        total[one.rows] += one.predictions[:, columns]
+        total[one.rows] += one.probabilities_of(labels)
         count[one.rows] += 1
     rows = np.flatnonzero(count)
     return rows, (total[rows] / count[rows, None]).astype(np.float32)

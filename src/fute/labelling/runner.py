@@ -51,6 +51,10 @@ class Answered:
         rows = np.array(self.answers, dtype=np.float32)
         return self.box.finish(rows.reshape(len(self.rows), len(self.box.labels)))
 
+    def probabilities_of(self, labels: Sequence[str]) -> Floats:
+        """The predictions with their columns in the order of these labels, the model's own: (m, C)."""
+        return self.predictions[:, [self.box.labels.index(label) for label in labels]]
+
     @property
     def answered_inputs(self) -> list[Input]:
         return [self.inputs[row] for row in self.rows]

@@ -9,6 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from fute.core.errors import ConfigError, DataError
 
 
+def standardised(scores: ArrayLike) -> NDArray[np.float64]:
+    """`(s − mean) / standard deviation` of k scores, so that those of different units can be added; zeros
+    where all are equal.
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    return np.asarray((s - s.mean()) / s.std() if s.std() > 0 else np.zeros_like(s))
+
+
 def reciprocal_rank_fusion(scores: ArrayLike, constant: float = 60.0) -> NDArray[np.float64]:
     """`Σ_r 1 / (constant + rank of the candidate in ranking r)`, higher is better. The highest score has
     rank 1; equal scores share the mean of their ranks.

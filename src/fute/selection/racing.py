@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fute.core.errors import DataError
+from fute.selection.fusion import standardised
 
 Doubles = NDArray[np.float64]
 # From candidates and rows to whether each is right: (candidates, rows).
@@ -65,7 +66,7 @@ def race(prior: ArrayLike, rows: int, budget: int, evaluate: Evaluate, seed: int
             "a race needs candidates, labelled rows, and an evaluation for each candidate",
             found=f"{k} candidates, {rows} rows, {budget} evaluations",
         )
-    z = (z - z.mean()) / z.std() if z.std() > 0 else np.zeros(k)
+    z = standardised(z)
     order = np.random.default_rng(seed).permutation(rows)
     right, seen, spent = np.zeros(k), np.zeros(k, dtype=np.int64), 0
     left = np.arange(k)

@@ -42,7 +42,7 @@ def cosines(one: TaskEmbedding, others: Sequence[TaskEmbedding], of: Similarity 
     """The cosines of one with n others, as by `cosine`: float64 (n,)."""
     result = np.zeros(len(others))
     dtype = np.float64 if len(others) < _MANY else np.float32
-    mine = _Factors(one.left.astype(dtype)[None], one.right.astype(dtype)[None])
+    mine = _Factors.of(one, dtype)
     for rows in _alike(others):
         some = [others[row] for row in rows]
         for other in some:
@@ -124,9 +124,7 @@ def resampled_products(
 
 
 def _spread(whole: _Factors, draws: _Factors, of: Similarity) -> float:
-    """The mean over resamples b of `‖W_b − W‖² = ‖W_b‖² − 2 <W_b, W> + ‖W‖²`; 0 without resamples."""
-    if not len(draws.left):
-        return 0.0
+    """The mean over resamples b of `‖W_b − W‖² = ‖W_b‖² − 2 <W_b, W> + ‖W‖²`."""
     return float((draws.squares(of) - 2 * draws.inner(whole, of)).mean() + whole.squares(of)[0])
 
 
@@ -137,8 +135,8 @@ class _Factors:
         self.left, self.right = left, right
 
     @classmethod
-    def of(cls, e: TaskEmbedding) -> _Factors:
-        return cls(e.left.astype(np.float64)[None], e.right.astype(np.float64)[None])
+    def of(cls, e: TaskEmbedding, dtype: Any = np.float64) -> _Factors:
+        return cls(e.left.astype(dtype)[None], e.right.astype(dtype)[None])
 
     @classmethod
     def resampled(cls, e: TaskEmbedding, size: int) -> _Factors:
