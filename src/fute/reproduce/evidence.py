@@ -1,0 +1,222 @@
+"""What each way to choose a source model says of every source model and target: higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fute.api import Embedder, Work, dataset_provenance, model_examples, model_provenance
+from fute.core.progress import Progress, silent
+from fute.core.types import Examples, TaskEmbedding
+from fute.data.corpus import Corpus
+from fute.data.dataset import Dataset
+from fute.data.splits import sample_indices
+from fute.reproduce.finetuning import tuned_model
+from fute.reproduce.tasks import Task
+from fute.reproduce.transfer import BaseConfig, Transfer
+from fute.selection.baselines.features import h_score, knn_accuracy, linear_probe_accuracy, log_me
+from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
+from fute.space.similarity import Similarity, cosine
+from fute.space.space import Space
+from fute.surrogates.base import Surrogate
+from fute.surrogates.features import Features
+
+# source → score, of one base's source models for one target; a way that can't say is left out.
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Task embeddings of one kind.
+
+    Attributes:
+        method, options: f.
+        rows: of a dataset or of U at most, since each costs much.
+        of_models: MTEs are compared with DTEs; else the sources' own DTEs are, as before FUTE.
+        similarity: as for `fute.space.similarity.cosine`.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    rows: int = 100_000
+    of_models: bool = True
+    similarity: Similarity = "inputs"
+
+
+_PUBLISHED = {"estimator": "squared_mean", "head": "noise"}
+FUTE = "fute"
+WAYS = {
+    FUTE: Way("linear-probe", {"replicates": 0}),
+    "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
+    "FUTE+TaskEmb": Way("task-emb", {}, rows=400),
+    "FUTE+TaskEmb, published estimator": Way("task-emb", _PUBLISHED, rows=400),
+    "FUTE+TuPaTE": Way("tupate", {}, rows=400),
+    "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
+    "TaskEmb": Way("task-emb", {}, rows=400, of_models=False),
+    "TuPaTE": Way("tupate", {}, rows=400, of_models=False),
+    "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),
+}
+_WHITE_BOX: dict[str, Callable[[Any, Any], float]] = {
+    "LogME": log_me,
+    "H-score": h_score,
+    "kNN": knn_accuracy,
+    "linear probe of the model": linear_probe_accuracy,
+}
+
+
+class Evidence:
+    """Scores from a grid's source models, their answers on U, and the rows of the targets.
+
+    Args:
+        grid: whose source models are there, or are made.
+        folder: where features, answers and embeddings are kept.
+    """
+
+    def __init__(self, grid: Transfer, folder: Path, progress: Progress = silent) -> None:
+        self.grid, self.folder, self.progress = grid, folder, progress
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        given = self.grid.recipe.corpus
+        if given.hf is not None:
+            return Corpus.from_hub(given.hf, config=given.config, split=given.split, **given.columns)
+        return Corpus.from_file(str(given.path), encoding=given.encoding, **given.columns)
+
+    def few(self, target: Task) -> Dataset:
+        """The rows that a target's DTE may see: those that models are fine-tuned on there."""
+        return target.train.few(self.grid.recipe.target.rows)
+
+    def learnt(self, source: Task) -> Dataset:
+        """The rows that a source's models have seen."""
+        return source.train.few(self.grid.recipe.source.rows)
+
+    def scores(self, base: BaseConfig, target: Task) -> dict[str, Scores]:
+        """What each way says of the base's source models, those of other tasks than the target."""
+        sources = [source for source in self.grid.sources if source.name != target.name]
+        found = {name: self._similarities(name, base, sources, target) for name in WAYS}
+        found["TextEmb"] = self._text_emb(base, sources, target)
+        found |= self._white_box(base, sources, target)
+        found["DataSize"] = {s.name: data_size(self.learnt(s)) for s in sources}
+        found["CurveGrad"] = self._curve_grad(base, sources)
+        return {name: scores for name, scores in found.items() if scores}
+
+    def _similarities(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
+        way = WAYS[name]
+        mine = self._dte(way, f"target {target.name}", self.few(target))
+        if way.of_models:
+            others = {s.name: self._mte(way, base, s) for s in sources}
+        else:
+            others = {s.name: self._dte(way, f"source {s.name}", self.learnt(s)) for s in sources}
+        return {source: cosine(mine, other, way.similarity) for source, other in others.items()}
+
+    def _dte(self, way: Way, name: str, dataset: Dataset) -> TaskEmbedding:
+        def work() -> Work:
+            return Work(name, "dataset", _some(dataset.examples, way.rows), dataset_provenance(dataset))
+
+        return self._kept(way, name, work)
+
+    def _mte(self, way: Way, base: BaseConfig, source: Task) -> TaskEmbedding:
+        name = f"model {base.name}/{source.name}"
+
+        def work() -> Work:
+            folder = self.grid.source_model(base, source)
+            model = tuned_model(
+                folder, source.train, name=name, max_tokens=self.grid.recipe.source.max_tokens
+            )
+            labelled = self._embedder(way).label([model], self.corpus, self.progress)
+            for failure in labelled.failures.values():
+                raise failure
+            examples = _some(model_examples(model, labelled), way.rows)
+            return Work(name, "model", examples, model_provenance(model, self.corpus))
+
+        return self._kept(way, name, work)
+
+    def _kept(self, way: Way, name: str, work: Callable[[], Work]) -> TaskEmbedding:
+        """The embedding of that name, made only where its space doesn't hold it."""
+        embedder, space = self._embedder(way), self._space(way)
+        found = self._held(way).get(name)
+        if found is None:
+            self.progress(f"{way.method}: {name}", 0, 1)
+            found = embedder.embed(*work(), self.progress)
+            space.add(found)
+            self._held(way)[name] = found
+        return found
+
+    def _held(self, way: Way) -> dict[str, TaskEmbedding]:
+        place = self._space(way).path
+        if place not in self._all:
+            self._all[place] = {e.name: e for e in self._space(way).embeddings()}
+        return self._all[place]
+
+    @cached_property
+    def _all(self) -> dict[Path, dict[str, TaskEmbedding]]:
+        return {}
+
+    def _space(self, way: Way) -> Space:
+        return Space(self.folder / "spaces" / f"{self._embedder(way).spec.fingerprint}-{way.rows}")
+
+    def _embedder(self, way: Way) -> Embedder:
+        key = (way.method, repr(way.options))
+        if key not in self._embedders:
+            self._embedders[key] = Embedder.create(way.method, way.options, folder=self.folder)
+        return self._embedders[key]
+
+    @cached_property
+    def _embedders(self) -> dict[tuple[str, str], Embedder]:
+        return {}
+
+    def _text_emb(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
+        """Cosines of the mean last states of the base itself, before it was fine-tuned."""
+        features = self._features(base.weights)
+        mine = features(self.few(target).inputs).mean(axis=0)
+        others = {s.name: features(self.learnt(s).inputs).mean(axis=0) for s in sources}
+        return {
+            name: float(mine @ v / np.linalg.norm(mine) / np.linalg.norm(v)) for name, v in others.items()
+        }
+
+    def _white_box(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> dict[str, Scores]:
+        """From the source models' own features of the target's rows. Spans have no classes to separate."""
+        rows = self.few(target)
+        if rows.output == "span":
+            return {}
+        if rows.output == "score":
+            ways = {"LogME": _WHITE_BOX["LogME"]}
+            truth: NDArray[Any] = rows.examples.probabilities
+        else:
+            ways, truth = _WHITE_BOX, rows.classes
+        found: dict[str, Scores] = {name: {} for name in ways}
+        for source in sources:
+            features = self._features(str(self.grid.source_model(base, source)))(rows.inputs)
+            for name, score in ways.items():
+                found[name][source.name] = score(features, truth)
+        return found
+
+    def _features(self, weights: str) -> Features:
+        return Features(Surrogate(weights), self.folder / "features.sqlite")
+
+    def _curve_grad(self, base: BaseConfig, sources: Sequence[Task]) -> Scores:
+        """Of source models that took as many steps: runs of other lengths can't be compared."""
+        losses = {s.name: self.grid.losses(base, s) for s in sources}
+        longest = max(map(len, losses.values()))
+        compared = {name: some for name, some in losses.items() if len(some) == longest}
+        curves = [fit_loss_curve(np.arange(1, len(some) + 1), some) for some in compared.values()]
+        values = dict(zip(compared, map(float, curve_grad(curves)), strict=True))
+        # A shorter run has fewer rows: it comes last.
+        return {name: values.get(name, 0.0) for name in losses}
+
+
+def _some(examples: Examples, most: int) -> Examples:
+    rows = sample_indices(len(examples.inputs), most, seed=0)
+    targets = examples.targets
+    return Examples(
+        [examples.inputs[row] for row in rows],
+        targets[rows] if isinstance(targets, np.ndarray) else [targets[row] for row in rows],
+        examples.labels,
+        examples.output,
+    )

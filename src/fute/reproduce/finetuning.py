@@ -1,0 +1,214 @@
+"""Fine-tuning a transformer on a dataset, from one folder of weights to another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fute.core.errors import DataError, ModelError
+from fute.core.files import storing
+from fute.core.runtime import choose_dtype
+from fute.core.types import Floats, Span
+from fute.data.dataset import Dataset
+from fute.models.hf import HFModel
+from fute.reproduce.quality import quality
+from fute.weights.load import device, load_base, load_tokenizer
+from fute.weights.locate import Weights
+
+_CLASSES = {
+    "class": "AutoModelForSequenceClassification",
+    "score": "AutoModelForSequenceClassification",
+    "span": "AutoModelForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: AdamW, a linear rise over a tenth of the steps, then a linear fall to 0.
+
+    Attributes:
+        rows: of the dataset, at most; as many of each class as there can be.
+        epochs, batch_size, learning_rate: as usual.
+        dropout: everywhere in the model; None leaves it as the weights' config says.
+        max_tokens: longer inputs lose their end, a pair's longer half first, a question's context only.
+    """
+
+    rows: int
+    epochs: int
+    learning_rate: float
+    batch_size: int = 16
+    dropout: float | None = None
+    max_tokens: int = 192
+
+
+def fine_tune(
+    start: Weights,
+    dataset: Dataset,
+    to: Path,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    layers: int | None = None,
+) -> list[float]:
+    """Train all weights and a new head on the dataset's first `schedule.rows` rows drawn with the seed.
+
+    Args:
+        start: an encoder's or a decoder's weights; a head among them is left out.
+        dataset: of classes, scores or spans.
+        to: the folder that is written: a whole model with its tokenizer, for `HFModel`. There is never a
+            half of one.
+        seed: of rows, head, order and dropout.
+        layers: keep the lowest so many layers only; None keeps all.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        DataError: texts as targets.
+        ModelError: the weights don't fit, or the loss is no number.
+    """
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
+
+    if dataset.output not in _CLASSES:
+        raise DataError(f"dataset {dataset.name} can't be learnt by a head", found=f"output {dataset.output}")
+    set_seed(seed)
+    tokenizer = load_tokenizer(start)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = _with_new_head(start, dataset, tokenizer.pad_token_id, layers, schedule.dropout)
+    rows = _encoded(dataset.few(schedule.rows, seed), tokenizer, schedule.max_tokens)
+    with storing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfinished-") as folder:
+            made = Path(folder) / "model"
+            trainer = Trainer(
+                model=model,
+                args=TrainingArguments(
+                    output_dir=str(made),
+                    num_train_epochs=schedule.epochs,
+                    per_device_train_batch_size=schedule.batch_size,
+                    learning_rate=schedule.learning_rate,
+                    warmup_steps=0.1,
+                    train_sampling_strategy="group_by_length",
+                    bf16=choose_dtype("auto") == "bfloat16",
+                    use_cpu=device() == "cpu",
+                    save_strategy="no",
+                    logging_steps=1,
+                    report_to=[],
+                    disable_tqdm=True,
+                    log_level="error",
+                    dataloader_pin_memory=False,
+                    seed=seed,
+                ),
+                train_dataset=rows,
+                data_collator=DataCollatorWithPadding(tokenizer),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+            losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+            if not np.isfinite(losses).all():
+                raise ModelError(
+                    f"fine-tuning on {dataset.name}: the loss is no number", fix="lower the learning rate"
+                )
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+            made.rename(to)
+    return losses
+
+
+def evaluate(model: Path, dataset: Dataset, *, max_tokens: int = 192) -> tuple[float, Floats]:
+    """How good a fine-tuned model is on the dataset's rows, and its answer or its quality for each row
+    (`quality`).
+    """
+    box = tuned_model(model, dataset, name=dataset.name, max_tokens=max_tokens)
+    return quality(dataset, box.predict(dataset.inputs))
+
+
+def tuned_model(folder: Path, dataset: Dataset, *, name: str, max_tokens: int = 192) -> HFModel:
+    """The black box that `fine_tune` has written for such a dataset."""
+    spans = dataset.output == "span"
+    return HFModel(
+        str(folder),
+        name=name,
+        pair=not spans and dataset.inputs[0].text_pair is not None,
+        no_answer=spans and any(isinstance(t, Span) and t.start < 0 for t in _targets(dataset)),
+        max_tokens=max_tokens,
+    )
+
+
+def _targets(dataset: Dataset) -> Sequence[Any]:
+    return [] if dataset.targets is None else list(dataset.targets)
+
+
+def _with_new_head(
+    start: Weights, dataset: Dataset, pad: int, layers: int | None, dropout: float | None
+) -> Any:
+    import torch
+    import transformers
+
+    base = load_base(start, "float32")
+    config = base.config
+    config.pad_token_id = pad
+    if layers is not None:
+        config.num_hidden_layers = layers
+    for name in [name for name in vars(config) if "dropout" in name and dropout is not None]:
+        setattr(config, name, dropout)
+    if dataset.output != "span":
+        names = dataset.labels
+        config.num_labels = len(names)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
+        config.problem_type = "regression" if dataset.output == "score" else "single_label_classification"
+    # The flash kernel's way back is slow in bfloat16 on a CPU: two fifths of a step.
+    own = "eager" if device() == "cpu" else None
+    model = getattr(transformers, _CLASSES[dataset.output]).from_config(
+        config, dtype=torch.float32, attn_implementation=own
+    )
+    lacking = model.base_model.load_state_dict(base.state_dict(), strict=False).missing_keys
+    if lacking:
+        raise ModelError(f"{start.id} has no weights for {', '.join(lacking[:3])}")
+    return model
+
+
+def _encoded(dataset: Dataset, tokenizer: Any, max_tokens: int) -> list[dict[str, Any]]:
+    spans = dataset.output == "span"
+    pairs = [item.text_pair for item in dataset.inputs]
+    encoded = tokenizer(
+        [item.text for item in dataset.inputs],
+        pairs if pairs[0] is not None else None,
+        truncation="only_second" if spans else True,
+        max_length=max_tokens,
+        return_offsets_mapping=spans,
+    )
+    rows = []
+    for i, target in enumerate(_targets(dataset)):
+        row = {key: encoded[key][i] for key in tokenizer.model_input_names if key in encoded}
+        if spans:
+            first, last = _tokens_of(target, encoded.sequence_ids(i), encoded["offset_mapping"][i])
+            row |= {"start_positions": first, "end_positions": last}
+        else:
+            row["labels"] = int(target) if dataset.output == "class" else float(target)
+        rows.append(row)
+    return rows
+
+
+def _tokens_of(
+    span: Span, parts: Sequence[int | None], offsets: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+    """The first and the last token of an answer in the second text; (0, 0) where there is none, or where it
+    was cut off.
+    """
+    end = span.start + len(span.text)
+    inside = [
+        i
+        for i, (part, (a, b)) in enumerate(zip(parts, offsets, strict=True))
+        if part == 1 and a < end and b > span.start >= 0
+    ]
+    whole = inside and offsets[inside[-1]][1] >= end
+    return (inside[0], inside[-1]) if whole else (0, 0)

@@ -1,0 +1,153 @@
+"""The transfer grid: what each source model reaches on each target, once it is fine-tuned there, too.
+
+A source model is a base fine-tuned on a source; its performance on a target is the truth that a ranking of
+source models for this target is measured by (tables 1 and 2 of the paper).
+"""
+
+from __future__ import annotations
+
+import json
+import string
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from fute.config import CorpusConfig
+from fute.core.files import write_atomically, writing
+from fute.core.progress import Progress, silent
+from fute.core.section import Name, Section
+from fute.core.types import Floats
+from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
+from fute.reproduce.tasks import Task, TaskConfig
+from fute.weights.locate import locate
+
+NOTHING = "none"  # the source of a base that was fine-tuned on the target alone
+
+
+class BaseConfig(Section):
+    """What source models are fine-tuned from; `layers` keeps the lowest so many."""
+
+    name: Name
+    weights: str
+    layers: int | None = Field(default=None, ge=1)
+
+
+class TransferRecipe(Section):
+    """One grid: `recipes/transfer-SCALE.yaml`."""
+
+    corpus: CorpusConfig
+    bases: list[BaseConfig] = Field(min_length=1)
+    source: Schedule
+    target: Schedule
+    test_rows: int = Field(ge=1)
+    window: int = Field(ge=1)
+    tasks: list[TaskConfig] = Field(min_length=2)
+    sources: list[str] = Field(default=["cr", "qa"], description="groups whose tasks are sources")
+
+    @classmethod
+    def read(cls, scale: str, data: Path) -> TransferRecipe:
+        """The recipe of a scale, with `$FUTE_DATA` as this folder."""
+        text = resources.files("fute.reproduce").joinpath(f"recipes/transfer-{scale}.yaml").read_text("utf-8")
+        filled = string.Template(text).substitute(FUTE_DATA=data.resolve())
+        return cls.model_validate(YAML(typ="safe").load(filled))
+
+    def read_tasks(self) -> list[Task]:
+        return [task.read(self.test_rows, self.window) for task in self.tasks]
+
+
+class Pair(NamedTuple):
+    """One fine-tuning on a target, from a base that has seen a source, or `NOTHING`."""
+
+    base: BaseConfig
+    source: str
+    target: Task
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.name}/{self.source}/{self.target.name}"
+
+
+class Transfer:
+    """A grid in a folder, each of whose models and pairs is made once and then kept.
+
+    Args:
+        recipe: what is in it.
+        folder: `models/BASE/SOURCE` are the source models with their losses,
+            `pairs/BASE/SOURCE/TARGET-SEED.npz` what was reached.
+    """
+
+    def __init__(self, recipe: TransferRecipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.tasks = recipe.read_tasks()
+
+    @property
+    def sources(self) -> list[Task]:
+        return [task for task in self.tasks if task.group in self.recipe.sources]
+
+    def pairs(self) -> Iterator[Pair]:
+        """All of them, in an order in which what is compared is complete early: in class, then across."""
+        for across in (False, True):
+            for group in dict.fromkeys(task.group for task in self.tasks):
+                for target in (task for task in self.tasks if task.group == group):
+                    inside = [
+                        s.name for s in self.sources if (s.group != group) == across and s.name != target.name
+                    ]
+                    for source in ([] if across else [NOTHING]) + inside:
+                        for base in self.recipe.bases:
+                            yield Pair(base, source, target)
+
+    def run(self, progress: Progress = silent, *, base: str | None = None, seed: int = 0) -> None:
+        """Fine-tune what isn't yet, of one base or of all. May be killed and started again, and several
+        processes may share the work by base.
+        """
+        pairs = [pair for pair in self.pairs() if base in (None, pair.base.name)]
+        for done, pair in enumerate(pairs):
+            progress(f"fine-tuning ({pair.name})", done, len(pairs))
+            if not self._file(pair, seed).is_file():
+                self._run(pair, seed)
+        progress("fine-tuning", len(pairs), len(pairs))
+
+    def source_model(self, base: BaseConfig, source: Task) -> Path:
+        """The folder of a source model, fine-tuned first where it isn't there."""
+        to = self.folder / "models" / base.name / source.name
+        if not to.is_dir():
+            losses = fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
+            write_atomically(to / "losses.json", json.dumps(losses))
+        return to
+
+    def losses(self, base: BaseConfig, source: Task) -> list[float]:
+        """Of each step of a source model's fine-tuning."""
+        found: list[float] = json.loads((self.source_model(base, source) / "losses.json").read_text())
+        return found
+
+    def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
+        """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
+        file = self._file(pair, seed)
+        if not file.is_file():
+            return None
+        with np.load(file) as saved:
+            return float(saved["performance"]), saved["rows"]
+
+    def _file(self, pair: Pair, seed: int) -> Path:
+        return self.folder / "pairs" / pair.base.name / pair.source / f"{pair.target.name}-{seed}.npz"
+
+    def _run(self, pair: Pair, seed: int) -> None:
+        start = locate(pair.base.weights)
+        if pair.source != NOTHING:
+            source = next(task for task in self.tasks if task.name == pair.source)
+            start = locate(str(self.source_model(pair.base, source)))
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unfinished-") as folder:
+            tuned = Path(folder) / "model"
+            fine_tune(start, pair.target.train, tuned, self.recipe.target, seed=seed, layers=pair.base.layers)
+            performance, rows = evaluate(tuned, pair.target.test, max_tokens=self.recipe.target.max_tokens)
+        with writing(self._file(pair, seed)) as stream:
+            np.savez_compressed(
+                stream, performance=performance, rows=rows, schedule=json.dumps(asdict(self.recipe.target))
+            )
