@@ -15,10 +15,12 @@ from fute.cli.main import cli
 SOURCE = Path(fute.__file__).parent
 # Each may import from those before it.
 ROOMS = ["core", "weights", "text", "data", "models", "labelling", "surrogates", "methods", "space"]
-ROOMS += ["selection", "plots", "api", "presets", "config", "project", "outcomes", "choosing", "cli"]
+ROOMS += ["selection", "plots", "api", "presets", "config", "project", "outcomes", "choosing"]
+ROOMS += ["reproduce", "cli"]
+_MODELS = ["weights", "models/backends", "surrogates", "methods/tupate.py", "methods/task_emb.py"]
 HEAVY = {
-    "torch": ["weights", "models/backends", "surrogates", "methods/tupate.py", "methods/task_emb.py"],
-    "transformers": ["weights", "models/backends", "surrogates", "methods/tupate.py", "methods/task_emb.py"],
+    "torch": [*_MODELS, "reproduce/finetuning.py"],
+    "transformers": [*_MODELS, "reproduce/finetuning.py"],
     "datasets": ["data/readers.py"],
     "matplotlib": ["plots"],
     "plotly": ["plots"],
@@ -201,7 +203,7 @@ COMMANDS = dict(commands(cli))
 
 
 def test_the_commands_are_these():
-    top = ["demo", "doctor", "init", "map", "plan", "prompts", "rank", "run", "select", "space"]
+    top = ["demo", "doctor", "init", "map", "plan", "prompts", "rank", "reproduce", "run", "select", "space"]
     below = ["compare", "ls", "raw", "rm", "show"]
     assert sorted(COMMANDS) == ["fute", *(f"fute {n}" for n in top), *(f"fute space {n}" for n in below)]
 

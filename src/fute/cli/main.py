@@ -15,6 +15,7 @@ from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
 from fute.config import PROJECT_FILE
 from fute.core.errors import FuteError
+from fute.core.files import cache_dir
 from fute.core.offline import go_offline
 from fute.labelling.budget import Caps
 from fute.outcomes import expected, remember
@@ -404,6 +405,41 @@ def demo(out: Path) -> None:
     from fute.cli.demo import run_demo
 
     run_demo(out)
+
+
+@cli.command(epilog=_example("fute reproduce table1 --data data --out results"))
+@click.argument("what", type=click.Choice(["table1", "table2", "table3"]))
+@click.option("--scale", type=click.Choice(["small"]), default="small", help="Which recipe [small].")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="FUTE_DATA",
+    default=Path("data"),
+    help="The folder of evaluation data [$FUTE_DATA or data].",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    help="Where results are saved [results].",
+)
+@click.option("--saved", is_flag=True, help="Compute nothing; show what is saved.")
+@_json
+def reproduce(what: str, scale: str, data: Path, out: Path, saved: bool, as_json: bool) -> None:
+    """Run an experiment of the paper on real data, and print its table.
+
+    Takes hours from nothing; may be stopped and started again at any time, and takes minutes from the cache.
+    """
+    from fute.cli import reproduce as experiment
+
+    if not saved:
+        with show.progress() as progress:
+            experiment.compute(what, scale, data, cache_dir() / "reproduce" / scale, out, progress)
+    parts = experiment.tables(what, scale, out)
+    if as_json:
+        show.print_json(parts)
+    else:
+        experiment.print_tables(parts)
 
 
 def main() -> None:

@@ -1,3 +1,176 @@
-"""How well each way ranked the source models, from a grid's saved results."""
+"""How well each way ranked the source models of a transfer grid, from the grid's saved results."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fute.core.files import write_atomically
+from fute.core.types import Floats
+from fute.reproduce.evidence import FUTE, Evidence, Scores
+from fute.reproduce.transfer import NOTHING, Pair, Transfer
+from fute.selection.metrics import ndcg, rank_of_best, regret, spearman
+
+# Of `--scale small` and `paper` alike: which targets, and whether only sources of their own group.
+SETTINGS = {
+    "CR, in class": ("cr", True),
+    "CR, all classes": ("cr", False),
+    "QA, in class": ("qa", True),
+    "QA, all classes": ("qa", False),
+    "cross-domain": ("domain", False),
+}
+_FEWEST = 3  # sources: fewer make no ranking
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One base's source models for one target.
+
+    Attributes:
+        base, target: their names.
+        alone: the performance without a source; None where it isn't known yet.
+        reached: source → performance, of those pairs that were run, 0 to 1, higher is better.
+        scores: way → source → score, higher is better.
+    """
+
+    base: str
+    target: str
+    alone: float | None
+    reached: Mapping[str, float]
+    scores: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class TransferResults:
+    """What a grid has shown so far.
+
+    Attributes:
+        groups: task → its group.
+        cells: one for each base and target.
+        rows: "base/source/target" → a number for each row of the target, as `quality` says.
+    """
+
+    scale: str
+    groups: Mapping[str, str]
+    cells: list[Cell]
+    rows: Mapping[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def gather(cls, scale: str, grid: Transfer, evidence: Evidence, seeds: int = 1) -> TransferResults:
+        """The results of the pairs that were run: means over seeds."""
+        cells, rows = [], {}
+        for base in grid.recipe.bases:
+            for target in grid.tasks:
+                reached: dict[str, float] = {}
+                for source in [NOTHING, *(s.name for s in grid.sources if s.name != target.name)]:
+                    pair = Pair(base, source, target)
+                    runs = [run for seed in range(seeds) if (run := grid.reached(pair, seed)) is not None]
+                    if runs:
+                        reached[source] = float(np.mean([performance for performance, _ in runs]))
+                        rows[pair.name] = np.mean([own for _, own in runs], axis=0)
+                alone = reached.pop(NOTHING, None)
+                if len(reached) >= _FEWEST:
+                    cells.append(Cell(base.name, target.name, alone, reached, evidence.scores(base, target)))
+        return cls(scale, {task.name: task.group for task in grid.tasks}, cells, rows)
+
+    def save(self, folder: Path) -> None:
+        """Write `transfer-SCALE.json`, and `.npz` with what was reached in each row (float16)."""
+        content = {
+            "scale": self.scale,
+            "groups": self.groups,
+            "cells": [_rounded(vars(cell)) for cell in self.cells],
+        }
+        write_atomically(folder / f"transfer-{self.scale}.json", json.dumps(content) + "\n")
+        rows: Any = {name: own.astype(np.float16) for name, own in self.rows.items()}
+        np.savez_compressed(
+            folder / f"transfer-{self.scale}.npz",
+            **rows,
+        )
+
+    @classmethod
+    def load(cls, file: Path) -> TransferResults:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return cls(content["scale"], content["groups"], [Cell(**cell) for cell in content["cells"]])
+
+
+class Line(NamedTuple):
+    """One way in one setting: means over targets and bases.
+
+    Attributes:
+        rho: rank of the best source, lower is better.
+        ndcg: linear gain of performances that are scaled to 0 (worst source) to 1 (best); higher is better.
+        ndcg_raw: linear gain of the performances themselves, all near 1.
+        regret: regret@1, lower is better.
+        spearman: higher is better.
+        cells: how many targets and bases it could say something of.
+        lead: fute's `ndcg` less its own, over the same cells, and a 90 % interval of that.
+    """
+
+    rho: float
+    ndcg: float
+    ndcg_raw: float
+    regret: float
+    spearman: float
+    cells: int
+    lead: tuple[float, float, float]
+
+
+def table(results: TransferResults, setting: str) -> dict[str, Line]:
+    """Each way's line, best NDCG first.
+
+    NDCG is of performances scaled within each target, since all sources reach nearly the same there: with the
+    performances themselves any order scores above 0.9.
+    """
+    measured: dict[str, dict[tuple[str, str], tuple[float, ...]]] = {}
+    for cell, sources in _candidates(results, setting):
+        reached = np.array([cell.reached[s] for s in sources])
+        spread = np.ptp(reached)
+        if spread == 0:
+            continue  # every order is right
+        for way, scores in cell.scores.items():
+            if not all(s in scores for s in sources):
+                continue
+            given = np.array([scores[s] for s in sources])
+            measured.setdefault(way, {})[cell.base, cell.target] = (
+                rank_of_best(given, reached),
+                ndcg(given, (reached - reached.min()) / spread),
+                ndcg(given, reached),
+                regret(given, reached),
+                spearman(given, reached),
+            )
+    lines = {way: _line(own, measured.get(FUTE, {})) for way, own in measured.items()}
+    return dict(sorted(lines.items(), key=lambda item: -item[1].ndcg))
+
+
+def _candidates(results: TransferResults, setting: str) -> Iterator[tuple[Cell, list[str]]]:
+    group, within = SETTINGS[setting]
+    for cell in results.cells:
+        if results.groups[cell.target] == group:
+            sources = [s for s in cell.reached if not within or results.groups[s] == group]
+            whole = within or any(results.groups[s] != group for s in sources)
+            if len(sources) >= _FEWEST and whole:
+                yield cell, sources
+
+
+def _line(
+    own: Mapping[tuple[str, str], tuple[float, ...]], fute: Mapping[tuple[str, str], tuple[float, ...]]
+) -> Line:
+    means = np.mean(list(own.values()), axis=0)
+    leads = np.array([fute[cell][1] - metrics[1] for cell, metrics in own.items() if cell in fute])
+    draws = np.random.default_rng(0).integers(0, len(leads), (_RESAMPLES, len(leads)))
+    low, high = np.quantile(leads[draws].mean(axis=1), [0.05, 0.95])
+    rho, scaled, raw, lost, correlation = map(float, means)
+    lead = (float(leads.mean()), float(low), float(high))
+    return Line(rho, scaled, raw, lost, correlation, len(own), lead)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return round(value, 5) if isinstance(value, float) else value

@@ -1,0 +1,92 @@
+"""`fute reproduce`: the paper's tables and figures, from real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fute.cli import show
+from fute.core.errors import ConfigError
+from fute.core.progress import Progress
+from fute.reproduce.evidence import Evidence
+from fute.reproduce.prompts import GRIDS, run_grid, saved_grids, table_of
+from fute.reproduce.table import SETTINGS, TransferResults, table
+from fute.reproduce.transfer import Transfer, TransferRecipe
+
+TABLES = {"table1": list(SETTINGS)[:4], "table2": list(SETTINGS)[4:], "table3": []}
+_PROMPT_METRICS = {
+    "performance": "performance",
+    "performance_rate": "rate",
+    "ndcg_linear": "NDCG",
+    "spearman": "Spearman",
+    "regret@1": "regret",
+}
+
+
+def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> None:
+    """Run what is missing of an experiment, and save its results."""
+    if not data.is_dir():
+        raise ConfigError(
+            f"there is no evaluation data in {data}", fix="name its folder: `--data DIR`, or FUTE_DATA=DIR"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if what == "table3":
+        for name in GRIDS[scale]:
+            run_grid(name, data, work / "prompts" / name, out, progress)
+        return
+    grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
+    grid.run(progress)
+    evidence = Evidence(grid, work / "transfer" / "evidence", progress)
+    TransferResults.gather(scale, grid, evidence).save(out)
+
+
+def tables(what: str, scale: str, out: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The saved results as {part: {way: {metric: value}}}.
+
+    Raises:
+        ConfigError: nothing is saved.
+    """
+    if what == "table3":
+        grids = {
+            grid["grid"]: table_of(grid["comparisons"])
+            for grid in saved_grids(out)
+            if grid["grid"] in GRIDS[scale]
+        }
+        if grids:
+            return grids
+    else:
+        file = out / f"transfer-{scale}.json"
+        if file.is_file():
+            results = TransferResults.load(file)
+            made = {part: table(results, part) for part in TABLES[what]}
+            return {part: {way: line._asdict() for way, line in own.items()} for part, own in made.items()}
+    raise ConfigError(f"{out} holds no results of {what}", fix=f"fute reproduce {what} --data DIR")
+
+
+def print_tables(parts: dict[str, dict[str, dict[str, Any]]]) -> None:
+    for part, lines in parts.items():
+        if not lines:
+            show.remark(f"{part}: too few pairs were run yet")
+            continue
+        first = next(iter(lines.values()))
+        if "lead" in first:
+            columns = [
+                "ρ ↓",
+                "NDCG ↑",
+                "NDCG, unscaled ↑",
+                "regret@1 ↓",
+                "Spearman ↑",
+                "targets",
+                "fute leads by",
+            ]
+            rows = [[way, *_transfer_row(line)] for way, line in lines.items()]
+        else:
+            columns = list(_PROMPT_METRICS.values())
+            rows = [[way, *(f"{line[name]:.3f}" for name in _PROMPT_METRICS)] for way, line in lines.items()]
+        show.table(part, [("way", "left"), *((name, "right") for name in columns)], rows)
+
+
+def _transfer_row(line: dict[str, Any]) -> list[str]:
+    mean, low, high = line["lead"]
+    numbers = [f"{line[name]:.3f}" for name in ("ndcg", "ndcg_raw", "regret", "spearman")]
+    return [f"{line['rho']:.2f}", *numbers, str(line["cells"]), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"]

