@@ -42,11 +42,16 @@ FIGURES = {
     "demo-again": ("benchmarks.demo", "seconds of a second `fute demo`"),
     "demo-memory": ("benchmarks.demo", "GiB of memory that `fute demo` needs at its peak"),
     "prompt-selection": (
-        "benchmarks.prompt_selection",
+        "benchmarks.real_grids",
         "how far fute's prompts are ahead of the best baseline's, on the saved grids",
     ),
+    "model-selection": (
+        "benchmarks.real_grids",
+        "how far fute's order of source models is ahead of the best baseline's, on the saved grid",
+    ),
+    "cross-domain": ("benchmarks.real_grids", "the same for targets of other domains"),
     "racing": (
-        "benchmarks.prompt_selection",
+        "benchmarks.real_grids",
         "performance rate of a race that may evaluate a third, on the saved grids",
     ),
     "tupate-vs-peft": ("benchmarks.embedding", "× PEFT and a plain loop: TuPaTE on T5-base, decoder prefix"),

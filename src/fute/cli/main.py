@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,6 +25,8 @@ from fute.space.similarity import Similarity
 from fute.text.families import families, load_family
 
 EXIT_INTERRUPTED = 130
+EXPERIMENTS = ["table1", "table2", "table3", "figure3", "figure4", "figureA1", "figureA2"]
+EXPERIMENTS += ["efficiency", "report"]
 
 _project = click.option(
     "--project",
@@ -408,7 +411,7 @@ def demo(out: Path) -> None:
 
 
 @cli.command(epilog=_example("fute reproduce table1 --data data --out results"))
-@click.argument("what", type=click.Choice(["table1", "table2", "table3"]))
+@click.argument("what", type=click.Choice(EXPERIMENTS))
 @click.option("--scale", type=click.Choice(["small"]), default="small", help="Which recipe [small].")
 @click.option(
     "--data",
@@ -428,18 +431,33 @@ def demo(out: Path) -> None:
 def reproduce(what: str, scale: str, data: Path, out: Path, saved: bool, as_json: bool) -> None:
     """Run an experiment of the paper on real data, and print its table.
 
-    Takes hours from nothing; may be stopped and started again at any time, and takes minutes from the cache.
+    A table takes hours from nothing, may be stopped and started again at any time, and takes minutes from the
+    cache. Figures and `efficiency` need the tables' caches; `report` prints all saved results as Markdown.
     """
     from fute.cli import reproduce as experiment
+    from fute.reproduce.report import write_report
 
-    if not saved:
-        with show.progress() as progress:
-            experiment.compute(what, scale, data, cache_dir() / "reproduce" / scale, out, progress)
-    parts = experiment.tables(what, scale, out)
-    if as_json:
-        show.print_json(parts)
+    if what == "report":
+        click.echo(write_report(out), nl=False)
+        return
+    work = cache_dir() / "reproduce" / scale
+    with show.progress() as progress:
+        if what.startswith("figure"):
+            made: Any = experiment.draw_figure(what, scale, data, work, out, progress)
+        elif what == "efficiency":
+            made = experiment.efficiency(scale, work, progress)
+        else:
+            if not saved:
+                experiment.compute(what, scale, data, work, out, progress)
+            made = experiment.tables(what, scale, out)
+    if what.startswith("figure"):
+        click.echo("\n".join(map(str, made)))
+    elif as_json:
+        show.print_json(made)
+    elif what == "efficiency":
+        experiment.print_efficiency(made)
     else:
-        experiment.print_tables(parts)
+        experiment.print_tables(made)
 
 
 def main() -> None:

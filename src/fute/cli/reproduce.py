@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from fute.cli import show
+from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
 from fute.core.progress import Progress
+from fute.reproduce.efficiency import COSTS, costs, crossing
 from fute.reproduce.evidence import Evidence
+from fute.reproduce.figures import draw, prompts, source_models
 from fute.reproduce.prompts import GRIDS, run_grid, saved_grids, table_of
 from fute.reproduce.table import SETTINGS, TransferResults, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
 
-TABLES = {"table1": list(SETTINGS)[:4], "table2": list(SETTINGS)[4:], "table3": []}
+TABLES = {"table1": list(SETTINGS)[:4], "table2": ["cross-domain"], "table3": []}
 _PROMPT_METRICS = {
     "performance": "performance",
     "performance_rate": "rate",
@@ -38,6 +41,51 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     grid.run(progress)
     evidence = Evidence(grid, work / "transfer" / "evidence", progress)
     TransferResults.gather(scale, grid, evidence).save(out)
+
+
+def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> list[Path]:
+    """Draw a map of what the tables have left in the cache."""
+    if what in ("figure3", "figureA1"):
+        grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
+        evidence = Evidence(grid, work / "transfer" / "evidence", progress)
+        shown = source_models(evidence, "FUTE+TuPaTE", datasets=what == "figureA1")
+        title = "source models, by FUTE with TuPaTE"
+    else:
+        shown = prompts(work / "prompts", scale, names=what == "figureA2")
+        title = "prompts, by linear probes"
+    show.remark(faithfulness(draw(shown, out / what, f"{len(shown)} task embeddings of {title}")))
+    return [(out / what).with_suffix(ending) for ending in (".svg", ".png", ".html")]
+
+
+def efficiency(scale: str, work: Path, progress: Progress) -> dict[str, dict[str, Any]]:
+    """{grid: {way: costs}}, of those grids that table 3 has run."""
+    made = {}
+    for grid in GRIDS[scale]:
+        folder = work / "prompts" / grid
+        if (folder / ".fute").is_dir():
+            own = costs(folder, progress)
+            made[grid] = {
+                cost.way: {
+                    **cost._asdict(),
+                    "cheaper_from": {what: crossing(own[0], cost, what) for what in COSTS},
+                }
+                for cost in own
+            }
+    if not made:
+        raise ConfigError("no grid of prompts has run yet", fix="fute reproduce table3 --data DIR")
+    return made
+
+
+def print_efficiency(made: dict[str, dict[str, Any]]) -> None:
+    for grid, lines in made.items():
+        columns = [("way", "left"), *((f"{what}: once + a dataset", "right") for what in COSTS)]
+        columns.append(("fute costs no more from … datasets on", "right"))
+        rows = []
+        for way, line in lines.items():
+            shown = ["{:,.0f} + {:,.0f}".format(*line[what]) for what in COSTS]
+            since = ", ".join(f"{n or '–'} ({what})" for what, n in line["cheaper_from"].items())
+            rows.append([way, *shown, "" if way == "fute" else since])
+        show.table(grid, columns, rows)
 
 
 def tables(what: str, scale: str, out: Path) -> dict[str, dict[str, dict[str, Any]]]:

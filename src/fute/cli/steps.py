@@ -7,11 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fute.cli import show
 from fute.config import PROJECT_FILE
 from fute.core.errors import ConfigError
 from fute.core.files import storing
 from fute.project import STATE_FOLDER, Project, RunReport
+from fute.space.layout import Faith, faith
 
 EXIT_WRONG_INPUT = 2
 
@@ -59,7 +62,16 @@ def write_map(project: Project, out: Path) -> None:
     if len(embeddings) < 2:
         raise ConfigError("the space holds fewer than two embeddings", fix="run `fute run` first")
     spec = project.embedder.spec
-    writer(points(embeddings), out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
+    places = points(embeddings)
+    writer(places, out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
+    if len(embeddings) > 2:
+        show.remark(faithfulness(faith(embeddings, np.array([(p.x, p.y) for p in places]))))
+
+
+def faithfulness(found: Faith) -> str:
+    """How far to trust a map, in words."""
+    kept = f"{found.neighbour_recall:.0%} of the {found.k} nearest in the space are so on the map, too"
+    return f"trustworthiness {found.trustworthiness:.2f}; {kept}"
 
 
 def copy_example(folder: Path, config: str, files: list[str], force: bool) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fute.core.files import write_atomically
 from fute.core.runtime import require
-from fute.plots.points import SHAPES, Point, colours_of
+from fute.plots.points import SHAPES, Point, Shape, colours_of
 
 
-def write_page(all_points: Sequence[Point], path: Path, title: str) -> None:
+def write_page(
+    all_points: Sequence[Point], path: Path, title: str, shapes: Mapping[str, Shape] = SHAPES
+) -> None:
     """Write a page with everything inside: hover shows name, kind and provenance; the legend toggles."""
     require("plotly", "plot", "the interactive map")
     import plotly.graph_objects as go
@@ -19,7 +21,7 @@ def write_page(all_points: Sequence[Point], path: Path, title: str) -> None:
     figure = go.Figure()
     colours = colours_of(all_points)
     for task, colour in colours.items():
-        for kind, (kind_name, _, symbol) in SHAPES.items():
+        for kind, (kind_name, _, symbol) in shapes.items():
             shown = [p for p in all_points if (p.task, p.kind) == (task, kind)]
             if shown:
                 figure.add_trace(

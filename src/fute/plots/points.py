@@ -12,8 +12,10 @@ from fute.space.layout import layout
 # Okabe & Ito's colours: told apart by colour-blind eyes too, and on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B")
 
-# kind → (name in the legend, marker in matplotlib, marker in plotly)
-SHAPES = {
+# Name in the legend, marker in matplotlib, marker in plotly.
+Shape = tuple[str, str, str]
+# By kind.
+SHAPES: dict[str, Shape] = {
     "dataset": ("dataset", "*", "star"),
     "llm": ("LLM + prompt", "o", "circle"),
     "python": ("Python function", "s", "square"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fute.core.files import write_atomically
 from fute.core.runtime import require
-from fute.plots.points import SHAPES, Point, colours_of
+from fute.plots.points import SHAPES, Point, Shape, colours_of
 
 
-def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
+def write_picture(
+    all_points: Sequence[Point], path: Path, title: str, shapes: Mapping[str, Shape] = SHAPES
+) -> None:
     """Write the map to `path`; its ending (.png, .svg, .pdf) tells the format."""
     require("matplotlib", "plot", "the map")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,7 +28,7 @@ def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
         axes.scatter(
             point.x,
             point.y,
-            marker=SHAPES[point.kind][1],
+            marker=shapes[point.kind][1],
             s=_diameter(point) ** 2,
             c=colours[point.task],
             edgecolors="white",
@@ -34,7 +36,7 @@ def write_picture(all_points: Sequence[Point], path: Path, title: str) -> None:
             zorder=3,
         )
     _spread_limits(axes, all_points)
-    _legends(axes, all_points, colours)
+    _legends(axes, all_points, colours, shapes)
     axes.set_title(_verbatim(title), loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -132,7 +134,9 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-def _legends(axes: Any, all_points: Sequence[Point], colours: dict[str, str]) -> None:
+def _legends(
+    axes: Any, all_points: Sequence[Point], colours: dict[str, str], shapes: Mapping[str, Shape]
+) -> None:
     from matplotlib.lines import Line2D
 
     def handle(label: str, marker: str, colour: str) -> Any:
@@ -141,7 +145,7 @@ def _legends(axes: Any, all_points: Sequence[Point], colours: dict[str, str]) ->
     tasks = [handle(task, "o", colour) for task, colour in colours.items()]
     kinds = [
         handle(label, marker, "#555555")
-        for kind, (label, marker, _) in SHAPES.items()
+        for kind, (label, marker, _) in shapes.items()
         if any(point.kind == kind for point in all_points)
     ]
     style: dict[str, Any] = {"frameon": False, "fontsize": 8, "title_fontsize": 8, "alignment": "left"}

@@ -106,6 +106,10 @@ class Evidence:
         found["CurveGrad"] = self._curve_grad(base, sources)
         return {name: scores for name, scores in found.items() if scores}
 
+    def embeddings(self, name: str) -> list[TaskEmbedding]:
+        """All that were made for a way: "model BASE/SOURCE", "source NAME", "target NAME"."""
+        return list(self._held(WAYS[name]).values())
+
     def _similarities(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         way = WAYS[name]
         mine = self._dte(way, f"target {target.name}", self.few(target))

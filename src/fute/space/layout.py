@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def layout(embeddings: Sequence[TaskEmbedding], seed: int = 0) -> NDArray[np.flo
     n = len(embeddings)
     if not n:
         return np.empty((0, 2))
-    squared = np.maximum(2 - 2 * cosine_matrix(embeddings), 0)
+    squared = _squared_distances(embeddings)
     start = _classical_scaling(squared)
     if n < _FEWEST_FOR_TSNE:
         return start
@@ -38,6 +39,41 @@ def layout(embeddings: Sequence[TaskEmbedding], seed: int = 0) -> NDArray[np.flo
         random_state=seed,
     )
     return np.asarray(tsne.fit_transform(np.sqrt(squared)), dtype=np.float64)
+
+
+class Faith(NamedTuple):
+    """How far a layout can be trusted, each 0 to 1, higher is better.
+
+    Attributes:
+        trustworthiness: 1 less a penalty for points that are near on the map only, by how far away they are
+            in the space (Venna & Kaski 2001, doi:10.1007/3-540-44668-0_68).
+        neighbour_recall: the share of the k nearest in the space that are among the k nearest on the map.
+        k: how many neighbours.
+    """
+
+    trustworthiness: float
+    neighbour_recall: float
+    k: int
+
+
+def faith(embeddings: Sequence[TaskEmbedding], places: NDArray[np.float64], k: int = 5) -> Faith:
+    """How faithful places (n, 2) are to the space, by its distances as in `layout`; k is less where there are
+    fewer than 2 k + 1 embeddings. At least three of them.
+    """
+    from sklearn.manifold import trustworthiness
+
+    k = min(k, (len(embeddings) - 1) // 2)
+    far = np.sqrt(_squared_distances(embeddings))
+    flat = np.linalg.norm(places[:, None] - places[None], axis=2)
+    both = [np.argsort(d + np.diag(np.full(len(d), np.inf)), axis=1)[:, :k] for d in (far, flat)]
+    shared = [len(set(a) & set(b)) / k for a, b in zip(*both, strict=True)]
+    np.fill_diagonal(far, 0)  # rounding may leave more
+    trust = trustworthiness(far, places, n_neighbors=k, metric="precomputed")
+    return Faith(float(trust), float(np.mean(shared)), k)
+
+
+def _squared_distances(embeddings: Sequence[TaskEmbedding]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(2 - 2 * cosine_matrix(embeddings), 0))
 
 
 def _classical_scaling(squared: NDArray[np.float64]) -> NDArray[np.float64]:

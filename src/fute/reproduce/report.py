@@ -1,0 +1,207 @@
+"""`docs/results.md`: what was measured, beside what the paper has, and which of the aims hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fute.choosing import HYBRID, OURS
+from fute.core.errors import ConfigError
+from fute.reproduce.prompts import saved_grids, table_of
+from fute.reproduce.table import SETTINGS, TransferResults, least_lead, table
+
+_DATASET_WAYS = ("TaskEmb", "TuPaTE")
+_MODEL_WAYS = (*_DATASET_WAYS, "TextEmb", "sentence embeddings", "LogME", "H-score", "DataSize")
+_PROMPT_METRICS = ("performance", "performance_rate", "ndcg_linear", "spearman", "regret@1")
+
+
+class Aim(NamedTuple):
+    """What fute has set itself to reach.
+
+    Attributes:
+        name: of the figure.
+        what: is measured.
+        value: how far fute is ahead; at least 0 is reached.
+    """
+
+    name: str
+    what: str
+    value: float
+
+
+def prompt_selection(out: Path) -> Aim:
+    """By which metric fute's prompts are least ahead of the best label-free baseline's, over all grids."""
+    table = table_of(_comparisons(out))
+    ahead = min(
+        table[OURS][metric] - max(row[metric] for way, row in table.items() if way not in (OURS, HYBRID))
+        for metric in ("performance_rate", "ndcg_linear")
+    )
+    return Aim("prompt-selection", "performance rate and NDCG, less those of the best baseline", ahead)
+
+
+def model_selection(out: Path) -> Aim:
+    """NDCG of source models, in class and of all classes."""
+    lead = least_lead(_transfer(out), ("in class", "all classes"), _MODEL_WAYS)
+    return Aim("model-selection", f"NDCG, less that of the best of {', '.join(_MODEL_WAYS)}", lead)
+
+
+def cross_domain(out: Path) -> Aim:
+    """NDCG of source models for targets of other domains."""
+    lead = least_lead(_transfer(out), ("cross-domain",), _DATASET_WAYS)
+    return Aim("cross-domain", f"NDCG, less that of the best of {', '.join(_DATASET_WAYS)}", lead)
+
+
+AIMS: Mapping[str, Callable[[Path], Aim]] = {
+    "prompt-selection": prompt_selection,
+    "model-selection": model_selection,
+    "cross-domain": cross_domain,
+}
+
+
+def _comparisons(out: Path) -> list[dict[str, Any]]:
+    found = [comparison for grid in saved_grids(out) for comparison in grid["comparisons"]]
+    if not found:
+        raise ConfigError(f"{out} holds no results of prompts", fix="fute reproduce table3 --data DIR")
+    return found
+
+
+def _transfer(out: Path, scale: str = "small") -> TransferResults:
+    file = out / f"transfer-{scale}.json"
+    if not file.is_file():
+        raise ConfigError(f"{out} holds no transfer grid", fix="fute reproduce table1 --data DIR")
+    return TransferResults.load(file)
+
+
+def write_report(out: Path) -> str:
+    """The report as Markdown, from the results saved in a folder.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    return "\n".join([*_aims(out), *_prompts(out), *_sources(out), _file("differences.md")])
+
+
+def _aims(out: Path) -> Iterator[str]:
+    yield "# Results"
+    yield ""
+    yield "Printed by `fute reproduce report --out benchmarks/results`, from what `fute reproduce table1` and"
+    yield "`table3` have saved there."
+    yield ""
+    rows = []
+    for aim in (make(out) for make in AIMS.values()):
+        reached = "**reached**" if aim.value >= 0 else "**missed**"
+        rows.append([f"`{aim.name}`", f"{aim.what}, where it leads least", f"{aim.value:+.3f}", reached])
+    yield from _markdown(["figure", "what, at least 0", "value", ""], rows)
+
+
+def _prompts(out: Path) -> Iterator[str]:
+    paper = _paper()["table3_prompt_selection"]
+    yield "## Table 3: the best prompt for a dataset"
+    yield ""
+    yield "Means over datasets, higher is better but for regret@1. NDCG: linear gain of accuracies."
+    yield "`+ CBM`: after calibration by marginalisation. `fute` asks the LLM for U only, and for no text of"
+    yield "the dataset."
+    yield ""
+    grids = saved_grids(out)
+    lines = {"all grids": _comparisons(out), **{grid["grid"]: grid["comparisons"] for grid in grids}}
+    for name, comparisons in lines.items():
+        datasets = [found["dataset"] for found in comparisons]
+        yield f"### {name}: {len(set(datasets))} datasets, {len(comparisons)} comparisons"
+        yield ""
+        own = table_of(comparisons)
+        rows = [[way, *(f"{row[metric]:.3f}" for metric in _PROMPT_METRICS)] for way, row in own.items()]
+        yield from _markdown(["way", "performance", "rate", "NDCG", "Spearman", "regret@1"], rows)
+    columns = [column.replace(".", " ") for column in paper["columns"]]
+    for task, title in (("sa", "sentiment"), ("nli", "natural language inference")):
+        yield f"### The paper, {title} (per cent)"
+        yield ""
+        yield from _markdown(["way", *columns], [[way, *_cells(row)] for way, row in paper[task].items()])
+
+
+def _sources(out: Path) -> Iterator[str]:
+    results = _transfer(out)
+    yield "## Tables 1 and 2: the source model that transfers best"
+    yield ""
+    bases = sorted({cell.base for cell in results.cells})
+    yield f"Source models of {' and '.join(bases)}; means over targets (and bases). ρ: the rank of the best"
+    yield "source, lower is better. NDCG: linear gain of performances scaled within each target from 0 (worst"
+    yield "source) to 1 (best). The lead is fute's NDCG less the way's own over the same targets, with a 90 %"
+    yield "bootstrap interval over targets."
+    yield ""
+    for setting in SETTINGS:
+        lines = table(results, setting)
+        if not lines:
+            continue
+        yield f"### {setting}"
+        yield ""
+        yield from _markdown(
+            [
+                "way",
+                "ρ ↓",
+                "NDCG ↑",
+                "unscaled NDCG ↑",
+                "regret@1 ↓",
+                "Spearman ↑",
+                "targets",
+                "fute leads by",
+            ],
+            [
+                [
+                    way,
+                    f"{line.rho:.2f}",
+                    *(f"{v:.3f}" for v in (line.ndcg, line.ndcg_raw, line.regret, line.spearman)),
+                    str(line.cells),
+                    "{:+.3f} [{:+.3f}, {:+.3f}]".format(*line.lead),
+                ]
+                for way, line in lines.items()
+            ],
+        )
+    paper = _paper()
+    for key, title in (("table1_transferability", "table 1"), ("table2_cross_domain", "table 2")):
+        yield f"### The paper, {title}"
+        yield ""
+        columns = [column.replace(".", " ") for column in paper[key]["columns"]]
+        rows = [[way, *_cells(row)] for way, row in paper[key]["rows"].items()]
+        yield from _markdown(["way", *columns], rows)
+    yield from _gains(results)
+
+
+def _gains(results: TransferResults) -> Iterator[str]:
+    """Whether there was anything to choose."""
+    yield "### What a source is worth"
+    yield ""
+    yield "Performance on the target without a source, with the worst, the mean and the best."
+    yield ""
+    rows = []
+    for cell in results.cells:
+        reached = np.array(list(cell.reached.values()))
+        alone = "–" if cell.alone is None else f"{cell.alone:.3f}"
+        best = max(cell.reached, key=lambda source: cell.reached[source])
+        values = [f"{v:.3f}" for v in (reached.min(), reached.mean(), reached.max())]
+        rows.append([cell.base, cell.target, alone, *values, best])
+    yield from _markdown(["base", "target", "alone", "worst", "mean", "best", "best source"], rows)
+
+
+def _paper() -> Any:
+    return json.loads(_file("paper.json"))
+
+
+def _file(name: str) -> str:
+    return resources.files("fute.reproduce").joinpath(name).read_text("utf-8")
+
+
+def _cells(row: Sequence[float | None]) -> list[str]:
+    return ["–" if value is None else f"{value:g}" for value in row]
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"| --- |{' ---: |' * (len(columns) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
