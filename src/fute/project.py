@@ -48,8 +48,8 @@ _GUESSED_RATE = 2000.0
 # Multiplications and additions per second that small LLMs reach on two cores, by dtype: a guess.
 _GUESSED_FLOPS = {"bfloat16": 2.5e11, "float32": 1.2e11}
 
-# Compiling takes half a minute once and saves a quarter of the time (`make bench NAME=label-bound`).
-_COMPILING_PAYS = 180.0
+# Seconds that compiling must save to be recommended: it takes up to half a minute itself.
+_COMPILING_PAYS = 45.0
 
 _Data = TypeVar("_Data", Corpus, Dataset)
 
@@ -468,15 +468,20 @@ class Project:
 
 def _advise(models: Sequence[BlackBox], rows: Sequence[PlannedModel]) -> list[PlannedModel]:
     """The rows, with advice to compile an LLM that will run for long."""
-    seconds: dict[str, float] = {}
-    compilable = {m.name: m.weights.id for m in models if isinstance(m, PromptedLLM) and m.can_compile}
+    saved: dict[str, float] = {}
+    compilable = {m.name: m for m in models if isinstance(m, PromptedLLM) and m.can_compile}
     for row in rows:
         if row.name in compilable:
-            llm = compilable[row.name]
-            seconds[llm] = seconds.get(llm, 0.0) + row.seconds
-    advice = "`compile: true` would save about a quarter of the time"
+            model = compilable[row.name]
+            saved[model.weights.id] = saved.get(model.weights.id, 0.0) + row.seconds * model.compiling_saves
+    advised = {name: m for name, m in compilable.items() if saved.get(m.weights.id, 0) > _COMPILING_PAYS}
     return [
-        replace(row, advice=advice) if seconds.get(compilable.get(row.name, ""), 0) > _COMPILING_PAYS else row
+        replace(
+            row,
+            advice=f"`compile: true` would save about {advised[row.name].compiling_saves:.0%} of the time",
+        )
+        if row.name in advised
+        else row
         for row in rows
     ]
 

@@ -24,7 +24,8 @@ from fute.models.section import Here
 from fute.text.prompt import Prompt, Reasoning, Shot, Turn
 from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer, check_distinct
-from fute.weights.load import has_compiler, is_encoder_decoder
+from fute.weights.amx import may_take
+from fute.weights.load import has_compiler, is_encoder_decoder, model_type
 from fute.weights.locate import locate
 
 Calibration = Literal["contextual", "domain", "marginal"]
@@ -63,8 +64,9 @@ class PromptedLLM(BlackBox):
         max_new_tokens: of a generated answer.
         dtype: "auto" (bfloat16 where the CPU is fast at it), "float32" or "bfloat16".
         quantize: None, "8bit" or "4bit".
-        compile: let `torch.compile` fuse each layer: half a minute when it first runs (seconds from then on),
-            then less time for each text that is scored. Needs a C++ compiler.
+        compile: less time for each text that is scored. Llama's layers in bfloat16 on a CPU with AMX take a
+            second to compile; others are fused by `torch.compile`: half a minute when it first runs (seconds
+            from then on). Needs a C++ compiler.
 
     Raises:
         ConfigError: bad template or verbalizer, or options that exclude each other.
@@ -143,6 +145,11 @@ class PromptedLLM(BlackBox):
         scores = self.answer == "score" and self.prompt.reasoning is None
         plain = self.quantize is None and not is_encoder_decoder(self.weights)
         return scores and plain and not self.compile and has_compiler()
+
+    @property
+    def compiling_saves(self) -> float:
+        """Which share of its time `compile` saves on a CPU (`python -m benchmarks label-bound`)."""
+        return 0.5 if may_take(model_type(self.weights), self.dtype) else 0.25
 
     @cached_property
     def fingerprint(self) -> str:

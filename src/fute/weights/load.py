@@ -18,6 +18,7 @@ from typing import Any, Literal
 from fute.core.errors import MissingError, ModelError
 from fute.core.files import cache_dir, storing
 from fute.core.runtime import DType, require
+from fute.weights import amx
 from fute.weights.locate import Weights
 
 log = logging.getLogger("fute")
@@ -71,8 +72,8 @@ def load_causal_lm(weights: Weights, dtype: DType, quantize: Quantize | None = N
 
 
 def compile_layers(model: Any) -> None:
-    """Let `torch.compile` fuse what lies between the matrix products of each layer, once for all layers and
-    lengths, when they first run.
+    """Let the layers run as amx.cpp where they can. Else let `torch.compile` fuse what lies between the
+    matrix products of each, once for all layers and lengths, when they first run.
 
     Raises:
         ModelError: transformers doesn't say which modules are the model's layers.
@@ -92,6 +93,9 @@ def compile_layers(model: Any) -> None:
             f"this architecture ({model.config.model_type}) can't be compiled layer by layer",
             fix="leave `compile` out",
         )
+    if amx.takes(layers):
+        amx.replace_layers(layers)
+        return
     # Else a layer's number would be part of its code, and each compiled on its own.
     torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for layer in layers:
@@ -131,13 +135,13 @@ def is_encoder_decoder(weights: Weights) -> bool:
 
 
 def model_type(weights: Weights) -> str | None:
-    """The architecture's name, such as "bert"; None where it isn't said (a GGUF file)."""
+    """The architecture's name, such as "bert"; None where it isn't said (a GGUF file not yet loaded)."""
     return _config(weights).get("model_type")
 
 
 def _config(weights: Weights) -> dict[str, Any]:
-    config = weights.folder / "config.json"
-    if weights.gguf or not config.is_file():
+    config = _converted_folder(weights) / "config.json"
+    if not config.is_file():
         return {}
     content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
     return content
