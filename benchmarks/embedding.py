@@ -80,9 +80,8 @@ def _tupate_vs_peft(name: str) -> Figure:
     inputs = _texts(1000)
     with tempfile.TemporaryDirectory() as folder:
         _t5_base(folder)
-        few = inputs[:64]
         with get_context("spawn").Pool(1) as alone:  # as it runs without fute
-            theirs = len(few) / alone.apply(_peft_epoch, (folder, few))
+            theirs = len(inputs) / alone.apply(_peft_epoch, (folder, inputs))
         features = Features(Surrogate(folder, dtype=dtype))
         method = TuPaTE(where="decoder", steps=-(-900 // 32), max_tokens=_TOKENS)
         features.surrogate.model  # noqa: B018  loaded before the clock runs, as theirs is

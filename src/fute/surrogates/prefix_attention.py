@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from fute.surrogates.base import family, represent
 
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
+_RAW = "fute_raw"  # that of one which is given what it attends to as it is, in the place of keys and values
 # The attribute of a T5 attention module that maps its position bias to the one that is used.
 POSITION_BIAS = "fute_position_bias"
 
@@ -34,8 +35,11 @@ def _prefix_attention(
     bias, track = kwargs.get("position_bias"), getattr(module, POSITION_BIAS, None)
     if bias is not None and track is not None:
         bias = kwargs["position_bias"] = track(bias)
+    if prefix is not None and module.__dict__.get(_RAW):
+        own = _Raw(key.transpose(1, 2).flatten(2), *_projections(module))
+        return _one_query(query, own, prefix, attention_mask, bias, kwargs.get("scaling")), None
     if prefix is not None and query.shape[2] == 1 and query.shape[1] == key.shape[1]:
-        return _one_query(query, key, value, prefix, attention_mask, bias, kwargs.get("scaling")), None
+        return _one_query(query, _Made(key, value), prefix, attention_mask, bias, kwargs.get("scaling")), None
     if prefix is not None and prefix[0].shape[1]:
         batch, length = query.shape[0], prefix[0].shape[1]
         if attention_mask is None and getattr(module, "is_causal", False) and query.shape[2] > 1:
@@ -52,10 +56,51 @@ def _prefix_attention(
     return output, None
 
 
+class _Made(NamedTuple):
+    """Keys and values (B, heads, T, head size)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def scores(self, query: Tensor) -> Tensor:
+        return query @ self.keys.transpose(-1, -2)
+
+    def mixed(self, shares: Tensor) -> Tensor:
+        return shares @ self.values
+
+
+class _Raw(NamedTuple):
+    """What is attended to, (B, T, d), and the layers that would make its keys and values: for one query
+    `q (H W_kᵀ)ᵀ = (q W_k) Hᵀ` and `s (H W_vᵀ) = (s H) W_vᵀ` need no product of H with the weights.
+    """
+
+    states: Tensor
+    key: nn.Linear
+    value: nn.Linear
+
+    def scores(self, query: Tensor) -> Tensor:
+        """(B, heads, 1, T) for queries (B, heads, 1, head size)."""
+        weight, bias = self._by_head(self.key, query)
+        scores = torch.einsum("bhqd,hdm->bhm", query, weight) @ self.states.transpose(1, 2)
+        return scores[:, :, None] + torch.einsum("bhqd,hd->bhq", query, bias)[..., None]
+
+    def mixed(self, shares: Tensor) -> Tensor:
+        """(B, heads, 1, head size) for shares (B, heads, 1, T)."""
+        weight, bias = self._by_head(self.value, shares)
+        mixed = torch.einsum("bhm,hdm->bhd", shares[:, :, 0] @ self.states, weight)
+        return (mixed + shares.sum(-1) * bias)[:, :, None]
+
+    @staticmethod
+    def _by_head(layer: nn.Linear, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's weight, (heads, head size, d), and bias, (heads, head size)."""
+        weight = layer.weight.to(like.dtype).view(like.shape[1], -1, layer.in_features)
+        bias = weight.new_zeros(weight.shape[:2]) if layer.bias is None else layer.bias.to(like.dtype)
+        return weight, bias.view(weight.shape[:2])
+
+
 def _one_query(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    own: _Made | _Raw,
     prefix: tuple[Tensor, Tensor],
     mask: Tensor | None,
     bias: Tensor | None,
@@ -65,18 +110,36 @@ def _one_query(
     prefix and of the keys are made apart, so that keys and values needn't be copied behind the prefix; fused
     attention is many times slower at the gradients of so little.
     """
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    own = (query * scale) @ key.transpose(-1, -2)  # (B, heads, 1, keys)
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = own.scores(query)  # (B, heads, 1, keys)
     if bias is not None:
-        own = own + bias
+        scores = scores + bias
     if mask is not None:
-        own = own.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else own + mask
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     keys, values = (side.to(query.dtype) for side in prefix)  # (heads, virtual tokens, head size)
-    first = torch.einsum("bhqd,hpd->bhqp", query * scale, keys)
-    shares = torch.cat([first, own], dim=-1).float().softmax(-1).to(query.dtype)
+    first = torch.einsum("bhqd,hpd->bhqp", query, keys)
+    shares = torch.cat([first, scores], dim=-1).float().softmax(-1).to(query.dtype)
     size = keys.shape[1]
-    output = torch.einsum("bhqp,hpd->bhqd", shares[..., :size], values) + shares[..., size:] @ value
+    output = torch.einsum("bhqp,hpd->bhqd", shares[..., :size], values) + own.mixed(shares[..., size:])
     return output.transpose(1, 2).contiguous()
+
+
+def _projections(module: Any) -> tuple[nn.Linear, nn.Linear]:
+    """The layers that make an attention module's keys and values: T5's names, or else BART's."""
+    if hasattr(module, "k"):
+        return module.k, module.v
+    return module.k_proj, module.v_proj
+
+
+def _give_raw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Before a cross-attention module runs: a single query gets what it attends to as it is."""
+    query = args[0] if args else kwargs["hidden_states"]
+    raw = module.__dict__[_RAW] = query.shape[1] == 1
+    for layer in _projections(module):
+        if raw:
+            layer.__dict__["forward"] = lambda states: states
+        else:
+            layer.__dict__.pop("forward", None)
 
 
 AttentionInterface.register(IMPLEMENTATION, _prefix_attention)
@@ -111,7 +174,7 @@ class Prefix(nn.Module):
                     f"`where: {where}` needs an encoder-decoder as surrogate", fix="leave it out"
                 )
             inside = set(model.get_encoder().modules())
-            self._layers = [(m, shape) for m, shape in self._layers if (m in inside) == (where == "encoder")]
+            self._layers = [layer for layer in self._layers if (layer[0] in inside) == (where == "encoder")]
         heads, size = self._layers[0][1]
         shape = (2, len(self._layers), heads, num_virtual_tokens, size)
         start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
@@ -125,25 +188,38 @@ class Prefix(nn.Module):
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """While this is open, the model attends to the prefix too."""
+        hooks = []
         try:
-            for number, (layer, _) in enumerate(self._layers):
+            for number, (layer, _, crossing) in enumerate(self._layers):
                 layer.__dict__[_PREFIX] = (self.keys[number], self.values[number])
+                if crossing:
+                    hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
             yield
         finally:
-            for layer, _ in self._layers:
+            for hook in hooks:
+                hook.remove()
+            for layer, _, crossing in self._layers:
                 layer.__dict__.pop(_PREFIX, None)
+                if crossing:
+                    layer.__dict__.pop(_RAW, None)
+                    for projection in _projections(layer):
+                        projection.__dict__.pop("forward", None)
 
 
-def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int]]]:
+def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int], bool]]:
     """The modules that call the attention function, in the order they do, with (heads, head size) of their
-    keys: found by watching one forward pass.
+    keys, and whether they attend to an encoder's states and can be given those raw: found by watching one
+    forward pass.
     """
-    seen: list[tuple[nn.Module, tuple[int, int]]] = []
+    seen: list[tuple[nn.Module, tuple[int, int], bool]] = []
 
     def watch(
         module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        seen.append((module, (key.shape[1], key.shape[3])))
+        crossing = query.shape[2] != key.shape[2]  # the decoder's one token to the encoder's two
+        if crossing:  # what isn't cut into keys must be cut alike
+            crossing = _projections(module)[0].in_features % key.shape[3] == 0
+        seen.append((module, (key.shape[1], key.shape[3]), crossing))
         return _prefix_attention(module, query, key, *rest, **kwargs)
 
     AttentionInterface.register(IMPLEMENTATION, watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ _PATIENCE = 4  # looks without improvement before stopping
 _HELD_OUT = 0.1  # share of the examples that training never sees
 _MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
 _PASS = 1000  # characters that go backward at once: more are no faster, and all their states are kept
+_AHEAD = 32  # batches whose texts a frozen encoder reads together
 _WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
 
 
@@ -151,7 +153,7 @@ class Training:
         every = epoch if schedule.epochs else _CHECK_EVERY
         best_loss, best_step = np.inf, 0
         best, best_head = start, self.head_start
-        drawn = self._steps(train, rng)
+        drawn = self._ahead(islice(self._steps(train, rng), steps), adapter.reach)
         losses = []
         for step in range(1, steps + 1):
             optimiser.zero_grad()
@@ -218,6 +220,14 @@ class Training:
                 cuts = [window[i : i + size] for i in range(0, len(window), size)]
                 for i in rng.permutation(len(cuts)):
                     yield cuts[i]
+
+    def _ahead(self, drawn: Iterator[NDArray[np.int64]], reach: Reach) -> Iterator[NDArray[np.int64]]:
+        """The same batches; where the encoder is frozen, it has read the texts of many before the first."""
+        if reach != "decoder" or family(self.model) != "encoder-decoder":
+            yield from drawn
+        while ahead := list(islice(drawn, _AHEAD)):
+            self.frozen.read_ahead([self.examples.inputs[i] for i in np.concatenate(ahead)])
+            yield from ahead
 
     def outputs(
         self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], *, exact: bool = False
