@@ -1,7 +1,7 @@
 """Choosing among prompts and source models on real grids, in which the truth is known.
 
-`fute reproduce table1 --out benchmarks/results` (and table3) makes the grids in hours; the figures read what it
-has saved, in seconds. All tables: `fute reproduce table1 --saved --out benchmarks/results`.
+`fute reproduce table1 --out benchmarks/results` (and table3) makes the grids in hours; the figures read what
+it has saved, in seconds. All tables: `fute reproduce report --out benchmarks/results`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fute.choosing import HYBRID, OURS
-from fute.core.errors import ConfigError
+from fute.core.errors import ConfigError, FuteError
 from fute.reproduce.prompts import saved_grids, table_of
 from fute.reproduce.table import SETTINGS, TransferResults, least_lead, table
 
@@ -93,9 +93,14 @@ def _aims(out: Path) -> Iterator[str]:
     yield "`table3` have saved there."
     yield ""
     rows = []
-    for aim in (make(out) for make in AIMS.values()):
+    for name, make in AIMS.items():
+        try:
+            aim = make(out)
+        except FuteError as error:
+            rows.append([f"`{name}`", error.problem, "–", "not measured yet"])
+            continue
         reached = "**reached**" if aim.value >= 0 else "**missed**"
-        rows.append([f"`{aim.name}`", f"{aim.what}, where it leads least", f"{aim.value:+.3f}", reached])
+        rows.append([f"`{name}`", f"{aim.what}, where it leads least", f"{aim.value:+.3f}", reached])
     yield from _markdown(["figure", "what, at least 0", "value", ""], rows)
 
 
@@ -124,7 +129,10 @@ def _prompts(out: Path) -> Iterator[str]:
 
 
 def _sources(out: Path) -> Iterator[str]:
-    results = _transfer(out)
+    try:
+        results = _transfer(out)
+    except ConfigError:
+        return
     yield "## Tables 1 and 2: the source model that transfers best"
     yield ""
     bases = sorted({cell.base for cell in results.cells})
