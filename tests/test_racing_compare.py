@@ -95,10 +95,21 @@ def test_a_comparison_by_hand():
     assert compare("d", ["a"], {"ours": [0.1]}, None, 0).ways[0].metrics is None
 
 
-@pytest.mark.parametrize("scores", [[1.0], [1.0, np.nan], []])
+@pytest.mark.parametrize("scores", [[1.0], [1.0, np.inf], []])
 def test_scores_for_other_candidates_are_refused(scores):
     with pytest.raises(DataError, match="no score to each of the 2"):
         compare("d", ["a", "b"], {"ours": scores}, None, 0)
+
+
+def test_candidates_without_a_score_stand_last_and_are_never_taken():
+    found = compare(
+        "d", ["a", "b", "c"], {"some": [np.nan, 0.1, -5], "none": [np.nan] * 3}, [0.9, 0.4, 0.2], 7
+    )
+    some, none = found.ways
+    assert (some.scores, some.picks) == ((None, 0.1, -5.0), ("b",))
+    assert some.metrics["performance_rate"] == pytest.approx(0.4 / 0.9)
+    assert some.metrics["rank_of_best"] == 3
+    assert (none.scores, none.picks, none.metrics) == ((None,) * 3, (), None)
 
 
 def test_doubts_name_constant_and_equal_candidates():

@@ -416,9 +416,14 @@ class Project:
         return target
 
     def ask(
-        self, models: Sequence[BlackBox], data: Dataset, progress: Progress = silent, *, offline: bool = False
+        self,
+        models: Sequence[BlackBox],
+        data: Dataset | Corpus,
+        progress: Progress = silent,
+        *,
+        offline: bool = False,
     ) -> Labelled:
-        """What the models answer to a dataset's texts, within the project's budget; options as for
+        """What the models answer to these texts, within the project's budget; options as for
         `labelling.runner.label`.
         """
         cache = self.embedder.predictions

@@ -201,8 +201,9 @@ def rank(
 @click.option(
     "--against",
     multiple=True,
-    help="Beside it, a baseline by its name, or `baselines` for all. Asks each candidate for the rows of "
-    "DATASET, which need no labels for this.",
+    help="Beside it, baselines by their names, with commas, or `baselines` for all that need the candidates' "
+    "answers to the rows of DATASET, without labels; or `all`, also for those that cost more calls: SPELL, "
+    "Self-Select.",
 )
 @click.option("--accuracy", is_flag=True, help="Show the truth beside it, on the rows that `test` holds out.")
 @click.option(
@@ -236,7 +237,7 @@ def select(
             Project(folder, trust=trust),
             dataset,
             what,
-            against=None if "baselines" in against else against,
+            against=against,
             truth=accuracy,
             budget=budget,
             progress=progress,

@@ -158,8 +158,10 @@ def comparison(found: Comparison) -> None:
         columns += [("accuracy", "right"), *((heading, "right") for heading in _METRICS.values())]
     rows = []
     for way in found.ways:
-        row = [way.name, way.picks[0] if len(way.picks) == 1 else f"{len(way.picks)} are equal"]
-        if way.metrics is not None:
+        row = [way.name, f"{len(way.picks)} are equal" if len(way.picks) > 1 else "".join(way.picks) or "–"]
+        if way.metrics is None:
+            row += ["–"] * (len(columns) - len(row))
+        else:
             row += [f"{way.metrics['performance']:.3f}", *(f"{way.metrics[name]:.3f}" for name in _METRICS)]
         rows.append(row)
     table(f"{len(found.candidates)} candidates for {found.dataset}", columns, rows)

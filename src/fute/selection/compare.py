@@ -24,13 +24,14 @@ class Way:
 
     Attributes:
         name: such as "fute" or "MI".
-        scores: (k,), one per candidate, higher is better; units are its own.
-        picks: the candidates with the highest score; several are a tie.
-        metrics: how good its order is (`fute.selection.metrics.measure`), where the truth is known.
+        scores: (k,), one per candidate, higher is better; units are its own. None where it can't score one.
+        picks: the candidates with the highest score; several are a tie, and none is where it can score none.
+        metrics: how good its order is (`fute.selection.metrics.measure`), where the truth is known; those
+            that it can't score stand last, tied.
     """
 
     name: str
-    scores: tuple[float, ...]
+    scores: tuple[float | None, ...]
     picks: tuple[str, ...]
     metrics: Mapping[str, float] | None = None
 
@@ -72,26 +73,36 @@ def compare(
     Args:
         dataset: its name.
         candidates: k names.
-        scores: of each way, (k,), higher is better.
+        scores: of each way, (k,), higher is better; NaN where it can't score a candidate.
         performances: (k,), not negative, or None.
         rows, warnings: as in `Comparison`.
 
     Raises:
-        DataError: no candidates, or scores that are no numbers or too few.
+        DataError: no candidates, or scores that are infinite or too few.
     """
     truth = None if performances is None else tuple(np.asarray(performances, dtype=float).tolist())
     ways = []
     for name, given in scores.items():
         values = np.asarray(given, dtype=float)
-        if values.shape != (len(candidates),) or not len(values) or not np.isfinite(values).all():
+        if values.shape != (len(candidates),) or not len(values) or np.isinf(values).any():
             raise DataError(
                 f"{name} gives no score to each of the {len(candidates)} candidates",
-                found=f"{values.shape} with {int(np.isnan(values).sum())} missing",
+                found=f"{values.shape} with {int(np.isinf(values).sum())} infinite",
             )
-        picks = tuple(name for name, value in zip(candidates, values, strict=True) if value == values.max())
-        metrics = None if truth is None else measure(values, truth)
-        ways.append(Way(name, tuple(values.tolist()), picks, metrics))
+        ways.append(_way(name, candidates, values, truth))
     return Comparison(dataset, tuple(candidates), tuple(ways), truth, rows, tuple(warnings))
+
+
+def _way(
+    name: str, candidates: Sequence[str], values: NDArray[np.float64], truth: Sequence[float] | None
+) -> Way:
+    known = ~np.isnan(values)
+    if not known.any():
+        return Way(name, (None,) * len(values), ())
+    ordered = np.where(known, values, values[known].min() - 1)
+    picks = tuple(c for c, value in zip(candidates, ordered, strict=True) if value == ordered.max())
+    scores = tuple(v if there else None for v, there in zip(values.tolist(), known, strict=True))
+    return Way(name, scores, picks, None if truth is None else measure(ordered, truth))
 
 
 def doubts(names: Sequence[str], probabilities: NDArray[Any], similar: NDArray[np.float64]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
 from fute.core.errors import ConfigError, DataError, listing
@@ -49,8 +50,13 @@ def spell(boxes: Sequence[PromptedLLM], inputs: Sequence[Input]) -> Array:
         )
     if not inputs:
         raise DataError("there are no inputs to fill the prompts with", expected="at least one")
-    surprise = np.array([-box.log_likelihoods(inputs).astype(np.float64) for box in boxes])
-    return np.asarray(np.log(len(inputs)) - logsumexp(surprise, axis=1))
+    return familiarity(np.array([box.log_likelihoods(inputs) for box in boxes]))
+
+
+def familiarity(log_likelihoods: ArrayLike) -> Array:
+    """SPELL's score of k prompts, (k,), from their mean log-likelihoods a token on n inputs, (k, n)."""
+    surprise = -np.asarray(log_likelihoods, dtype=np.float64)
+    return np.asarray(np.log(surprise.shape[1]) - logsumexp(surprise, axis=1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Choosing a prompt or a model for a dataset: by task embeddings, beside other ways, or by a race."""
+"""Which prompt or model, among those that answer a dataset's labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import answers_labels, right
-from fute.core.errors import ConfigError, listing
+from fute.choosing.asked import ASKED
+from fute.choosing.case import Case, Way, common_rows, scored
+from fute.core.errors import ConfigError, did_you_mean, listing
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats
-from fute.data.dataset import Dataset
-from fute.labelling.runner import Answered
-from fute.models.base import BlackBox
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
-from fute.selection.baselines.prompts import score_prompts
+from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
 from fute.selection.compare import Comparison, compare, doubts
 from fute.selection.fusion import standardised
 from fute.selection.racing import race
@@ -25,6 +24,8 @@ from fute.space.similarity import Similarity, cosine_matrix, cosines
 
 What = Literal["prompt", "model"]
 OURS, HYBRID, RACE = "fute", "fute + MI_G", "race"
+# Baselines that need more than the candidates' answers.
+OTHERS: Mapping[str, Way] = ASKED
 
 
 def choose(
@@ -51,8 +52,9 @@ def choose(
         project: after `run`.
         dataset: one of its datasets with classes; without labels there is neither truth nor race.
         what: which candidates.
-        against: names of `PROMPT_BASELINES`, None for all; without any, and without `truth` and `budget`,
-            nothing is asked.
+        against: other ways, by name in any case: of `PROMPT_BASELINES` (None or "baselines" for all of them),
+            or of `OTHERS`, which cost more calls ("all" for these too). Without any, and without `truth` and
+            `budget`, nothing is asked.
         truth: also the accuracy on the rows held out, and how good each way's order is by it.
         budget: also race on this many labelled evaluations, on the rows that are not held out.
         similarity: as for `fute.selection.rank.rank`.
@@ -63,6 +65,7 @@ def choose(
             baseline.
         ModelError: the failure of the first candidate that fails.
     """
+    free, others = _ways(against)
     target = project.target(dataset)
     train, held_out = project.datasets[dataset]
     if train.output != "class":
@@ -84,60 +87,62 @@ def choose(
             fix="`fute run` embeds the models; `fute rank` ranks those with other labels, too",
         )
     embeddings = [stored[box.name] for box in boxes]
+    names = [box.name for box in boxes]
+    case = Case(project, boxes, train, held_out if len(held_out) else train, progress, offline)
     scores: dict[str, NDArray[Any]] = {OURS: cosines(target, embeddings, similarity)}
     rows, warnings, performances = 0, list[str](), None
-    if truth or against is None or against:
-        seen = held_out if len(held_out) else train
-        answers, kept = _answers(project, boxes, seen, progress, offline)
+    if truth or free:
+        answers, kept = _answers(case)
         rows = len(kept)
-        warnings = doubts([box.name for box in boxes], answers, cosine_matrix(embeddings))
+        warnings = doubts(names, answers, cosine_matrix(embeddings))
         scores[HYBRID] = standardised(scores[OURS]) + standardised([mutual_information_g(p) for p in answers])
-        scores |= score_prompts(answers, against)
+        scores |= score_prompts(answers, free)
         if truth:
-            performances = (answers.argmax(axis=2) == seen.classes[kept]).mean(axis=1)
+            performances = (answers.argmax(axis=2) == case.seen.classes[kept]).mean(axis=1)
+    for name in others:
+        made = scored(name, OTHERS[name], case)
+        scores[name] = made.scores
+        warnings += made.notes
     if budget is not None:
-        scores[RACE] = _race(project, boxes, train, scores[OURS], budget, progress, offline)
-    return compare(dataset, [box.name for box in boxes], scores, performances, rows, warnings)
+        scores[RACE] = _race(case, scores[OURS], budget)
+    return compare(dataset, names, scores, performances, rows, warnings)
 
 
-def _answers(
-    project: Project, boxes: Sequence[BlackBox], data: Dataset, progress: Progress, offline: bool
-) -> tuple[Floats, NDArray[np.intp]]:
+def _ways(against: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The baselines that are meant: those that need no more than the candidates' answers, and the others.
+
+    Raises:
+        ConfigError: a name that is none's.
+    """
+    known = [*PROMPT_BASELINES, *OTHERS]
+    by_name = {name.casefold(): [name] for name in known}
+    by_name |= {"baselines": list(PROMPT_BASELINES), "all": known}
+    chosen: dict[str, None] = {}
+    for given in ["baselines"] if against is None else against:
+        for name in filter(None, (part.strip() for part in given.split(","))):
+            if name.casefold() not in by_name:
+                raise ConfigError(
+                    f'there is no baseline "{name}".{did_you_mean(name, known)}',
+                    expected=f"baselines, all, or some of {listing(known, 40)}",
+                )
+            chosen |= dict.fromkeys(by_name[name.casefold()])
+    return [n for n in chosen if n in PROMPT_BASELINES], [n for n in chosen if n in OTHERS]
+
+
+def _answers(case: Case) -> tuple[Floats, NDArray[np.intp]]:
     """The probabilities (k, n, C) of the dataset's labels, and which n rows all have answered."""
-    labelled = _label(project, boxes, data, progress, offline)
-    answered = [labelled[box.name] for box in boxes]
-    kept = np.array(sorted(set.intersection(*(set(a.rows) for a in answered))), dtype=np.intp)
-    if not len(kept):
-        raise ConfigError(
-            f"there is no row of {data.name} that all candidates have answered",
-            fix="run again: the caps of `budget:` may have stopped it",
-        )
-    return np.stack([a.probabilities_of(data.labels)[np.searchsorted(a.rows, kept)] for a in answered]), kept
+    asked = case.ask(case.boxes, case.seen)
+    answered = [asked[box.name] for box in case.boxes]
+    kept = common_rows(answered, case.seen)
+    labels = case.seen.labels
+    return np.stack([a.probabilities_of(labels)[np.searchsorted(a.rows, kept)] for a in answered]), kept
 
 
-def _label(
-    project: Project, boxes: Sequence[BlackBox], data: Dataset, progress: Progress, offline: bool
-) -> Mapping[str, Answered]:
-    """The answers to the dataset's texts, by model. Raises the failure of the first that fails."""
-    labelled = project.ask(boxes, data, progress, offline=offline)
-    for failure in labelled.failures.values():
-        raise failure
-    return labelled.answered
-
-
-def _race(
-    project: Project,
-    boxes: Sequence[BlackBox],
-    train: Dataset,
-    prior: NDArray[np.float64],
-    budget: int,
-    progress: Progress,
-    offline: bool,
-) -> NDArray[np.float64]:
+def _race(case: Case, prior: NDArray[np.float64], budget: int) -> NDArray[np.float64]:
     def evaluate(candidates: Sequence[int], rows: Sequence[int]) -> NDArray[np.bool_]:
-        chosen = [boxes[i] for i in candidates]
-        part = train.take(np.asarray(rows))
-        answered = _label(project, chosen, part, progress, offline)
+        chosen = [case.boxes[i] for i in candidates]
+        part = case.train.take(np.asarray(rows))
+        answered = case.ask(chosen, part)
         return np.stack([right(box, part, answered[box.name]) for box in chosen])
 
-    return race(prior, len(train), budget, evaluate, project.config.seed).scores
+    return race(prior, len(case.train), budget, evaluate, case.project.config.seed).scores
