@@ -19,6 +19,7 @@ from fute.selection.baselines.features import (
     h_score,
     knn_accuracy,
     layer_mean,
+    leep,
     linear_probe_accuracy,
     log_me,
 )
@@ -44,6 +45,35 @@ def drawn(seed, n=30, d=5, classes=2, signal=1.0):
 
 def one_hot(labels):
     return (np.asarray(labels)[:, None] == np.unique(labels)).astype(float)
+
+
+# LEEP
+
+
+def test_leep_by_hand():
+    """Of the rows that are answered z = 0 all have label 0, of those with z = 1 half."""
+    hard = np.eye(2)[[0, 0, 1, 1]]
+    assert leep(hard, ["no", "no", "yes", "no"]) == pytest.approx(2 * np.log(0.5) / 4)
+    assert leep(hard, ["yes", "yes", "no", "no"]) == pytest.approx(0), "what the labels are called is nothing"
+
+
+@given(st.integers(0, 1000), st.integers(2, 4), st.integers(2, 4))
+def test_leep_is_its_definition_in_loops(seed, classes, answers):
+    rng = np.random.default_rng(seed)
+    p, (_, y) = rng.dirichlet(np.ones(answers), 20), drawn(seed, 20, 2, classes)
+    total = 0.0
+    for i in range(20):
+        seen = 0.0
+        for z in range(answers):
+            together = sum(p[j, z] for j in range(20) if y[j] == y[i])
+            seen += together / sum(p[j, z] for j in range(20)) * p[i, z]
+        total += np.log(seen)
+    assert leep(p, y) == pytest.approx(total / 20)
+
+
+def test_answers_that_are_never_given_say_nothing():
+    p = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.3, 0.7, 0.0]])
+    assert leep(p, [0, 1, 1]) == pytest.approx(leep(p[:, :2], [0, 1, 1]))
 
 
 # LogME

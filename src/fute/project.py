@@ -35,6 +35,7 @@ from fute.models.base import BlackBox, Price, Usage
 from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
 from fute.models.section import Here, ModelSection
+from fute.presets import options_of
 from fute.selection.rank import Ranking, rank
 from fute.space.similarity import Similarity
 from fute.space.space import Space
@@ -120,15 +121,25 @@ class Project:
 
     @cached_property
     def embedder(self) -> Embedder:
+        return self.embedder_of(self.config.method.name)
+
+    def embedder_of(self, method: str, surrogate: str | None = None) -> Embedder:
+        """The embedder of another method: with the preset's options for it, if there is one; and through
+        another surrogate, if one is named.
+        """
         c = self.config
-        surrogate = self._local(c.surrogate)
-        return Embedder.create(c.method.name, c.method.options, surrogate, c.seed, c.dtype, self.state)
+        options = c.method.options if method == c.method.name else options_of(c.preset, method)
+        through = self._local(surrogate or c.surrogate)
+        return Embedder.create(method, options, through, c.seed, c.dtype, self.state)
 
     @cached_property
     def space(self) -> Space:
         """The space of the method, surrogate and seed that `fute.yaml` names now; others stay beside it."""
-        spec = self.embedder.spec
-        return Space(self.state / "spaces" / f"{spec.method}-{spec.fingerprint}")
+        return self.space_of(self.embedder)
+
+    def space_of(self, embedder: Embedder) -> Space:
+        """Where the vectors of an embedder are kept."""
+        return Space(self.state / "spaces" / f"{embedder.spec.method}-{embedder.spec.fingerprint}")
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -361,7 +372,7 @@ class Project:
             ConfigError: `fute.yaml` has no such dataset or model, or it changed since it was embedded.
         """
         stored = self.space.get(name)
-        work = self._work(name)
+        work = self.work(name)
         if stored.provenance.get("content") != self.embedder.content(work.examples, work.kind):
             raise ConfigError(
                 f'"{name}" was embedded from other data, answers or options than there are now',
@@ -370,7 +381,7 @@ class Project:
         about = {"name": name, "space": stored.spec.fingerprint, "content": stored.provenance["content"]}
         return write_vector(path, self.embedder.raw(work, progress), about)
 
-    def _work(self, name: str) -> Work:
+    def work(self, name: str) -> Work:
         """What the embedding of that name is made from, as far as it is known without asking a model."""
         none = Budget(self.budget.path, Caps(max_calls=0).after(self.budget.spent))
         if name in self.datasets:

@@ -1,5 +1,6 @@
-"""Choosing a prompt or a model for a dataset: by task embeddings, beside other ways, or by a race."""
+"""Choosing a prompt, a model or a source dataset: by task embeddings, beside other ways, or by a race."""
 
 from fute.choosing.candidates import What, choose
+from fute.choosing.sources import choose_source
 
-__all__ = ["What", "choose"]
+__all__ = ["What", "choose", "choose_source"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from fute.api import answers_labels, right
 from fute.choosing.asked import ASKED
 from fute.choosing.case import Case, Way, common_rows, scored
-from fute.core.errors import ConfigError, did_you_mean, listing
+from fute.choosing.evidence import EVIDENCE
+from fute.choosing.names import named
+from fute.core.errors import ConfigError, listing
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats
+from fute.data.dataset import Dataset
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
@@ -24,8 +28,12 @@ from fute.space.similarity import Similarity, cosine_matrix, cosines
 
 What = Literal["prompt", "model"]
 OURS, HYBRID, RACE = "fute", "fute + MI_G", "race"
-# Baselines that need more than the candidates' answers.
-OTHERS: Mapping[str, Way] = ASKED
+# Those that need more than the candidates' answers to texts without labels.
+OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE}
+_ALL: Mapping[What, Sequence[str]] = {
+    "prompt": [*PROMPT_BASELINES, *ASKED],
+    "model": [*PROMPT_BASELINES, *EVIDENCE],
+}
 
 
 def choose(
@@ -36,7 +44,8 @@ def choose(
     against: Sequence[str] | None = (),
     truth: bool = False,
     budget: int | None = None,
-    similarity: Similarity = "map",
+    transfer: bool = False,
+    similarity: Similarity | None = None,
     progress: Progress = silent,
     offline: bool = False,
 ) -> Comparison:
@@ -52,33 +61,39 @@ def choose(
         project: after `run`.
         dataset: one of its datasets with classes; without labels there is neither truth nor race.
         what: which candidates.
-        against: other ways, by name in any case: of `PROMPT_BASELINES` (None or "baselines" for all of them),
-            or of `OTHERS`, which cost more calls ("all" for these too). Without any, and without `truth` and
-            `budget`, nothing is asked.
+        against: other ways, by name: of `PROMPT_BASELINES` ("baselines", or None, for all of them), or of
+            `OTHERS` ("all" for those that fit `what`, too). Those of `EVIDENCE` see the labels of the rows
+            that are not held out. Without any, and without `truth` and `budget`, nothing is asked.
         truth: also the accuracy on the rows held out, and how good each way's order is by it.
         budget: also race on this many labelled evaluations, on the rows that are not held out.
-        similarity: as for `fute.selection.rank.rank`.
+        transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
+            dataset. Then only `EVIDENCE` can be set beside "fute".
+        similarity: as for `fute.selection.rank.rank`; unless given "map", and "inputs" for `transfer`.
         progress, offline: as for `labelling.runner.label`.
 
     Raises:
-        ConfigError: no such dataset or candidates, no rows held out for the truth, no classes, or an unknown
-            baseline.
+        ConfigError: no such dataset or candidates, no rows held out for the truth, no classes, an unknown
+            baseline, or one that needs the same labels of all.
         ModelError: the failure of the first candidate that fails.
     """
-    free, others = _ways(against)
+    groups = {"baselines": list(PROMPT_BASELINES), "all": list(EVIDENCE) if transfer else _ALL[what]}
+    ways = named(["baselines"] if against is None else against, [*PROMPT_BASELINES, *OTHERS], groups)
+    free = [name for name in ways if name in PROMPT_BASELINES]
+    if transfer and (free or truth or budget is not None):
+        raise ConfigError(
+            "models that answer other labels have no accuracy here, and no such baselines",
+            expected=f"`--transfer` alone, or against some of {listing(EVIDENCE)}",
+            found=listing([*free, *(["accuracy"] if truth else []), *(["budget"] if budget else [])]),
+        )
     target = project.target(dataset)
-    train, held_out = project.datasets[dataset]
-    if train.output != "class":
-        raise ConfigError(f"dataset {dataset} has no classes", found=f"output {train.output}")
-    if train.targets is None and (truth or budget is not None):
-        raise ConfigError(f"dataset {dataset} has no labels", fix="leave `--accuracy` and `--budget` out")
-    if truth and not len(held_out):
-        raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
+    train, held_out = _rows(project, dataset, truth, budget)
     stored = {e.name: e for e in project.space.embeddings("model")}
     boxes = [
         m
         for m in project.models
-        if m.name in stored and answers_labels(m, train) and (what == "model" or "template" in m.provenance)
+        if m.name in stored
+        and (transfer or answers_labels(m, train))
+        and (what == "model" or "template" in m.provenance)
     ]
     if not boxes:
         raise ConfigError(
@@ -89,44 +104,36 @@ def choose(
     embeddings = [stored[box.name] for box in boxes]
     names = [box.name for box in boxes]
     case = Case(project, boxes, train, held_out if len(held_out) else train, progress, offline)
-    scores: dict[str, NDArray[Any]] = {OURS: cosines(target, embeddings, similarity)}
+    similar = cosines(target, embeddings, similarity or ("inputs" if transfer else "map"))
+    scores: dict[str, NDArray[Any]] = {OURS: similar}
     rows, warnings, performances = 0, list[str](), None
     if truth or free:
         answers, kept = _answers(case)
         rows = len(kept)
         warnings = doubts(names, answers, cosine_matrix(embeddings))
-        scores[HYBRID] = standardised(scores[OURS]) + standardised([mutual_information_g(p) for p in answers])
+        scores[HYBRID] = standardised(similar) + standardised([mutual_information_g(p) for p in answers])
         scores |= score_prompts(answers, free)
         if truth:
             performances = (answers.argmax(axis=2) == case.seen.classes[kept]).mean(axis=1)
-    for name in others:
-        made = scored(name, OTHERS[name], case)
+    for name in [name for name in ways if name in OTHERS]:
+        made = scored(name, partial(OTHERS[name], case), len(boxes))
         scores[name] = made.scores
         warnings += made.notes
     if budget is not None:
-        scores[RACE] = _race(case, scores[OURS], budget)
+        scores[RACE] = _race(case, similar, budget)
     return compare(dataset, names, scores, performances, rows, warnings)
 
 
-def _ways(against: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The baselines that are meant: those that need no more than the candidates' answers, and the others.
-
-    Raises:
-        ConfigError: a name that is none's.
-    """
-    known = [*PROMPT_BASELINES, *OTHERS]
-    by_name = {name.casefold(): [name] for name in known}
-    by_name |= {"baselines": list(PROMPT_BASELINES), "all": known}
-    chosen: dict[str, None] = {}
-    for given in ["baselines"] if against is None else against:
-        for name in filter(None, (part.strip() for part in given.split(","))):
-            if name.casefold() not in by_name:
-                raise ConfigError(
-                    f'there is no baseline "{name}".{did_you_mean(name, known)}',
-                    expected=f"baselines, all, or some of {listing(known, 40)}",
-                )
-            chosen |= dict.fromkeys(by_name[name.casefold()])
-    return [n for n in chosen if n in PROMPT_BASELINES], [n for n in chosen if n in OTHERS]
+def _rows(project: Project, dataset: str, truth: bool, budget: int | None) -> tuple[Dataset, Dataset]:
+    """The rows of the dataset's embedding, and those held out. Raises ConfigError where they don't serve."""
+    train, held_out = project.datasets[dataset]
+    if train.output != "class":
+        raise ConfigError(f"dataset {dataset} has no classes", found=f"output {train.output}")
+    if train.targets is None and (truth or budget is not None):
+        raise ConfigError(f"dataset {dataset} has no labels", fix="leave `--accuracy` and `--budget` out")
+    if truth and not len(held_out):
+        raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
+    return train, held_out
 
 
 def _answers(case: Case) -> tuple[Floats, NDArray[np.intp]]:

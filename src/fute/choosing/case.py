@@ -61,17 +61,15 @@ class Scored:
 Way = Callable[[Case], Scored]
 
 
-def scored(name: str, way: Way, case: Case) -> Scored:
-    """What the way gives; where it can't, no scores and a note that says why."""
+def scored(name: str, way: Callable[[], Scored], k: int) -> Scored:
+    """What the way gives k candidates; where it can't, no scores and a note that says why."""
     try:
-        return way(case)
+        return way()
     except StorageError:
         raise
     except FuteError as error:
-        why = f"{name} can't choose: {error.problem}"
-        return Scored(
-            np.full(len(case.boxes), np.nan), (f"{why} ({error.found})." if error.found else f"{why}.",)
-        )
+        why = f" ({error.found})." if error.found else "."
+        return Scored(np.full(k, np.nan), (f"{name} can't choose: {error.problem}{why}",))
 
 
 def some(name: str, case: Case, places: Sequence[int], scores: NDArray[Any], needs: str) -> Scored:

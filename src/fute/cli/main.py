@@ -6,16 +6,16 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 import fute
-from fute.choosing import What, choose
+from fute.choosing import What, choose, choose_source
 from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
 from fute.config import PROJECT_FILE
-from fute.core.errors import FuteError
+from fute.core.errors import ConfigError, FuteError
 from fute.core.files import cache_dir
 from fute.core.offline import go_offline
 from fute.labelling.budget import Caps
@@ -196,14 +196,13 @@ def rank(
 
 
 @cli.command(epilog=_example("fute select prompt reviews --against baselines --accuracy"))
-@click.argument("what", type=click.Choice(["prompt", "model"]))
+@click.argument("what", type=click.Choice(["prompt", "model", "source"]))
 @click.argument("dataset")
 @click.option(
     "--against",
     multiple=True,
-    help="Beside it, baselines by their names, with commas, or `baselines` for all that need the candidates' "
-    "answers to the rows of DATASET, without labels; or `all`, also for those that cost more calls: SPELL, "
-    "Self-Select.",
+    help="Beside it, other ways by their names, with commas between them; `baselines` for those that are "
+    "cheap, `all` for all.",
 )
 @click.option("--accuracy", is_flag=True, help="Show the truth beside it, on the rows that `test` holds out.")
 @click.option(
@@ -211,38 +210,61 @@ def rank(
     type=click.IntRange(min=1),
     help="Also race: spend this many labelled evaluations on the candidates that may still be the best.",
 )
+@click.option(
+    "--transfer",
+    is_flag=True,
+    help="Of models, also take those that answer other labels: what to fine-tune on DATASET.",
+)
+@click.option(
+    "--similarity",
+    type=click.Choice(["map", "inputs"]),
+    help="As for `rank`. By default `inputs` for sources and with --transfer, else `map`.",
+)
 @_offline
 @_trust
 @_project
 @_json
 def select(
-    what: What,
+    what: What | Literal["source"],
     dataset: str,
     against: tuple[str, ...],
     accuracy: bool,
     budget: int | None,
+    transfer: bool,
+    similarity: Similarity | None,
     offline: bool,
     trust: bool,
     folder: Path,
     as_json: bool,
 ) -> None:
-    """Choose a prompt or a model for DATASET, and see what other ways would choose.
+    """Choose a prompt, a model or a source dataset for DATASET, and see what other ways would choose.
 
-    Candidates are those that answer the dataset's labels; for `prompt` those that are an LLM with a prompt.
+    Candidates are the models that answer the dataset's labels; for `prompt` those that are an LLM with a
+    prompt. For `source` they are the other datasets: which to train on before DATASET.
     """
     if offline:
         go_offline()
+    project = Project(folder, trust=trust)
     with show.progress() as progress:
-        found = choose(
-            Project(folder, trust=trust),
-            dataset,
-            what,
-            against=against,
-            truth=accuracy,
-            budget=budget,
-            progress=progress,
-            offline=offline,
-        )
+        if what == "source":
+            if accuracy or budget is not None or transfer:
+                raise ConfigError("a source has no accuracy here", fix="leave all but `--against` out")
+            found = choose_source(
+                project, dataset, against=against, similarity=similarity or "inputs", progress=progress
+            )
+        else:
+            found = choose(
+                project,
+                dataset,
+                what,
+                against=against,
+                truth=accuracy,
+                budget=budget,
+                transfer=transfer,
+                similarity=similarity,
+                progress=progress,
+                offline=offline,
+            )
     if as_json:
         show.print_json(found.as_dict())
     else:

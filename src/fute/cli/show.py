@@ -19,7 +19,7 @@ from fute.core.errors import listing
 from fute.core.progress import Progress as Report
 from fute.labelling.budget import Caps, Spent
 from fute.project import PlannedModel
-from fute.selection.compare import Comparison
+from fute.selection.compare import Comparison, Way
 from fute.selection.expected import Expected
 from fute.selection.rank import Ranking
 
@@ -154,12 +154,16 @@ def comparison(found: Comparison) -> None:
     """Print what each way chooses, and how good its order is where the truth is known."""
     known = found.performances is not None
     columns = [("way", "left"), ("takes", "left")]
-    if known:
+    if not known:
+        columns += [("then", "left")]
+    else:
         columns += [("accuracy", "right"), *((heading, "right") for heading in _METRICS.values())]
     rows = []
     for way in found.ways:
         row = [way.name, f"{len(way.picks)} are equal" if len(way.picks) > 1 else "".join(way.picks) or "–"]
-        if way.metrics is None:
+        if not known:
+            row += [", ".join(_runners_up(way, found.candidates))]
+        elif way.metrics is None:
             row += ["–"] * (len(columns) - len(row))
         else:
             row += [f"{way.metrics['performance']:.3f}", *(f"{way.metrics[name]:.3f}" for name in _METRICS)]
@@ -170,6 +174,16 @@ def comparison(found: Comparison) -> None:
         click.echo(f"The best is {best[1]} with {best[0]:.3f}, on {found.rows} rows held out.")
     for warning in found.warnings:
         stdout().print(Text(warning, "yellow"))
+
+
+def _runners_up(way: Way, candidates: Sequence[str]) -> list[str]:
+    """The two that come after what the way takes."""
+    others = [
+        (-score, name)
+        for score, name in zip(way.scores, candidates, strict=True)
+        if score is not None and name not in way.picks
+    ]
+    return [name for _, name in sorted(others)[:2]]
 
 
 _BAR = 20

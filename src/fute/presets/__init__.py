@@ -42,6 +42,12 @@ def with_preset(project: Mapping[str, Any]) -> dict[str, Any]:
     return {**preset, **project, "method": own}
 
 
+def options_of(preset: str | None, method: str) -> dict[str, Any]:
+    """The options that a preset has for a method; none without a preset."""
+    options: dict[str, Any] = _load(preset)["options"].get(method, {}) if preset else {}
+    return options
+
+
 def _load(name: Any) -> dict[str, Any]:
     if name not in presets():
         near = did_you_mean(name, presets()) if isinstance(name, str) else ""

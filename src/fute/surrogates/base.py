@@ -151,8 +151,9 @@ def family(model: Any) -> Family:
     )
 
 
-def states(model: Any, tokens: Any, layer: int = -1) -> Any:
-    """The hidden states (n, T, d) of the tokens themselves after a layer; an encoder-decoder's encoder's.
+def states(model: Any, tokens: Any, layer: int | None = -1) -> Any:
+    """The hidden states (n, T, d) of the tokens themselves after a layer, or their mean over all layers where
+    it is None; an encoder-decoder's encoder's.
 
     Raises:
         ConfigError: there is no such layer.
@@ -162,6 +163,8 @@ def states(model: Any, tokens: Any, layer: int = -1) -> Any:
     if layer == -1:
         return reader(**given).last_hidden_state
     every = reader(**given, output_hidden_states=True).hidden_states
+    if layer is None:
+        return sum(every[1:]) / (len(every) - 1)  # the first are the embeddings
     if not -len(every) <= layer < len(every):
         raise ConfigError(
             f"the surrogate has no layer {layer}", expected=f"0 (the embeddings) to {len(every) - 1}, or -1"

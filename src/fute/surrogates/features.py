@@ -33,7 +33,7 @@ class Features:
     Args:
         surrogate: whose features.
         path: where they are kept; None keeps them in memory only.
-        layer: whose states: -1 is the last, 0 the embeddings.
+        layer: whose states: -1 is the last, 0 the embeddings, None the mean of all layers.
         pooling: "mean" over a text's tokens, its "first" or its "last".
 
     Raises:
@@ -41,7 +41,7 @@ class Features:
     """
 
     def __init__(
-        self, surrogate: Surrogate, path: Path | None = None, layer: int = -1, pooling: str = "mean"
+        self, surrogate: Surrogate, path: Path | None = None, layer: int | None = -1, pooling: str = "mean"
     ) -> None:
         if pooling not in _POOLINGS:
             raise ConfigError(f"there is no pooling {pooling!r}", expected=f"one of {listing(_POOLINGS)}")
@@ -50,9 +50,9 @@ class Features:
         self._memory: dict[Input, Floats] = {}
         self._frozen: Frozen | None = None
         self._last: tuple[list[Input], Floats] | None = None
-        self._others: dict[tuple[int, str], Features] = {}
+        self._others: dict[tuple[int | None, str], Features] = {}
 
-    def at(self, layer: int, pooling: str) -> Features:
+    def at(self, layer: int | None, pooling: str) -> Features:
         """Features of the same surrogate, kept in the same place, of another layer or pooling."""
         if (layer, pooling) == (self.layer, self.pooling):
             return self

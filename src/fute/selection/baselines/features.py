@@ -1,4 +1,5 @@
 """How well a model's features tell the target's labels apart: for white boxes, whose states can be read.
+LEEP alone asks for no more than a classifier's answers.
 
 Features Φ (n, d) are what a source model makes of the target's n rows; labels (n,) are theirs, numbers or
 words. Every function gives one score, higher is better, and raises `DataError` for features or labels that
@@ -13,7 +14,6 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 from numpy.typing import ArrayLike, NDArray
-from sklearn.covariance import ledoit_wolf
 
 from fute.core.errors import ConfigError, DataError
 
@@ -109,6 +109,8 @@ def h_score(features: ArrayLike, labels: ArrayLike, *, shrinkage: bool = False) 
     n, d = phi.shape
     centred = phi - phi.mean(axis=0)
     if shrinkage:
+        from sklearn.covariance import ledoit_wolf  # brings pandas, which the command line starts without
+
         shrunk, a = ledoit_wolf(centred, assume_centered=True)
         sums = y.T @ centred
         between = (sums * scipy.linalg.solve(shrunk, sums.T, assume_a="pos").T).sum(axis=1)
@@ -188,6 +190,25 @@ def linear_probe_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
         fits.append((float((residual**2).sum()), residual))
     predicted = y - min(fits, key=lambda fit: fit[0])[1]
     return float((predicted.argmax(axis=1) == y.argmax(axis=1)).mean())
+
+
+def leep(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """LEEP: `(1/n) Σ_i log Σ_z p(y_i | z) p_iz`, in nats, at most 0: how probable the labels are to one who
+    sees only a model's answers z, whatever its labels are called.
+
+    `p(y | z) = Σ_i [y_i = y] p_iz / Σ_i p_iz`, from the same rows.
+
+    Args:
+        probabilities: (n, Z), what the model answers, rows sum to 1.
+        labels: (n,), the target's.
+
+    Source: Nguyen et al. 2020, arXiv:2002.12462, equations 1 and 2.
+    """
+    p = _features(probabilities)
+    y = _one_hot(labels, len(p))
+    total = p.sum(axis=0)
+    of_label = np.divide(y.T @ p, total, out=np.zeros((y.shape[1], len(total))), where=total > 0)  # (C, Z)
+    return float(np.log((y @ of_label * p).sum(axis=1)).mean())
 
 
 def _features(features: ArrayLike) -> Doubles:

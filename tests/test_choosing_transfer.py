@@ -1,0 +1,197 @@
+"""What to fine-tune, and which dataset to train on first: each column against the function behind it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from fute import Input, Project
+from fute.choosing import choose, choose_source
+from fute.core.errors import ConfigError
+from fute.selection.baselines.features import h_score, knn_accuracy, leep, linear_probe_accuracy, log_me
+from fute.selection.baselines.sources import curve_grad, fit_loss_curve
+from fute.space.similarity import cosine
+from fute.surrogates.base import Surrogate
+from fute.surrogates.features import Features
+from fute.surrogates.loss_curve import FineTuning, loss_curve
+from tests.helpers import refused
+from tests.reviews import REVIEWS
+from tests.surrogates import make
+
+MODELS = """
+def lexicon(texts):
+    return [['bad', 'good'][any(w in t for w in ('love', 'best', 'great', 'kind', 'perfect'))] for t in texts]
+def length(texts):
+    return ["long" if len(t) > 30 else "short" for t in texts]
+"""
+
+
+def rows_of(texts, labels):
+    return "\n".join(json.dumps({"text": t, "label": label}) for t, label in zip(texts, labels, strict=True))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transfer")
+    make("bert", folder / "tiny")
+    for seed, name in enumerate(("one", "two")):
+        transformers.set_seed(seed)
+        config = transformers.BertConfig.from_pretrained(folder / "tiny", num_labels=3)
+        config.id2label = dict(enumerate("abc"))
+        transformers.BertForSequenceClassification(config).save_pretrained(folder / name)
+        transformers.AutoTokenizer.from_pretrained(folder / "tiny").save_pretrained(folder / name)
+    texts, labels = [t for t, _ in REVIEWS], [["bad", "good"][y] for _, y in REVIEWS]
+    (folder / "mymodels.py").write_text(MODELS)
+    (folder / "d.jsonl").write_text(rows_of(texts, labels))
+    (folder / "same.jsonl").write_text(rows_of([t.replace("e", "é") for t in texts], labels))
+    sizes = ["long" if len(t) > 30 else "short" for t in texts[:16]]
+    (folder / "sizes.jsonl").write_text(rows_of(texts[:16], sizes))
+    (folder / "u.jsonl").write_text("\n".join(json.dumps({"text": f"Well: {t}"}) for t in texts))
+    (folder / "fute.yaml").write_text(
+        "\n".join(
+            [
+                "corpus: {path: u.jsonl}",
+                "surrogate: tiny",
+                "dtype: float32",
+                "method: {name: linear-probe, replicates: 0}",
+                "datasets:",
+                "  - {name: d, path: d.jsonl, test: 0.25}",
+                "  - {name: same, path: same.jsonl}",
+                "  - {name: sizes, path: sizes.jsonl}",
+                "models:",
+                '  - {name: lexicon, python: "mymodels:lexicon", labels: [bad, good]}',
+                '  - {name: length, python: "mymodels:length", labels: [long, short]}',
+                "  - {name: one, transformers: one}",
+                "  - {name: two, transformers: two}",
+            ]
+        )
+    )
+    made = Project(folder)
+    assert made.run().failures == {}
+    return made
+
+
+def layer_means(folder, inputs):
+    """The mean over layers, then over tokens, of BERT's states, scaled to length 1: one text at a time."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for item in inputs:
+        with torch.inference_mode():
+            every = model(
+                **tokenizer(item.text, return_tensors="pt"), output_hidden_states=True
+            ).hidden_states
+        mean = torch.stack(every[1:]).mean(0)[0].mean(0)
+        rows.append((mean / mean.norm()).numpy())
+    return np.array(rows)
+
+
+def test_evidence_is_that_of_each_models_own_states_and_answers(project):
+    names = ["LEEP", "LogME", "H-score", "kNN", "probe"]
+    found = choose(project, "d", "model", transfer=True, against=["all"])
+    assert found.candidates == ("lexicon", "length", "one", "two")
+    ways = {way.name: way for way in found.ways}
+    assert list(ways) == ["fute", *names]
+    train = project.datasets["d"][0]
+    answers = project.ask(project.models, train).answered
+    assert ways["LEEP"].scores == pytest.approx(
+        [leep(answers[name].predictions, train.classes) for name in found.candidates]
+    )
+    assert ways["LEEP"].picks == ("lexicon",)
+    measures = (log_me, lambda phi, y: h_score(phi, y, shrinkage=True), knn_accuracy, linear_probe_accuracy)
+    for name, measure in zip(names[1:], measures, strict=True):
+        own = [measure(layer_means(project.folder / m, train.inputs), train.classes) for m in ("one", "two")]
+        assert ways[name].scores[:2] == (None, None)
+        assert ways[name].scores[2:] == pytest.approx(own, abs=1e-3), name
+    assert any("LogME needs hidden states" in w and "lexicon, length" in w for w in found.warnings)
+    target, models = project.space.get("d"), [project.space.get(name) for name in found.candidates]
+    assert ways["fute"].scores == pytest.approx([cosine(target, m, "inputs") for m in models])
+
+
+def test_states_are_made_once(project):
+    choose(project, "d", "model", transfer=True, against=["kNN"])
+    done = []
+    choose(project, "d", "model", transfer=True, against=["LogME"], progress=lambda *told: done.append(told))
+    assert [told for told in done if told[0] == "features"] == []
+
+
+def test_only_who_answers_the_labels_can_be_right(project):
+    assert choose(project, "d", "model", against=["LEEP"], truth=True).candidates == ("lexicon",)
+    for options in ({"truth": True}, {"budget": 10}, {"against": ["MI"]}):
+        with refused(ConfigError, "no accuracy here", "LEEP"):
+            choose(project, "d", "model", transfer=True, **options)
+
+
+def test_sources_are_the_other_datasets_and_each_way_is_its_own(project):
+    found = choose_source(project, "d", against=["data size", "TextEmb", "SEmb", "CurveGrad", "taskemb"])
+    assert found.candidates == ("same", "sizes")
+    ways = {way.name: way.scores for way in found.ways}
+    assert list(ways) == ["fute", "DataSize", "text-emb", "SEmb", "CurveGrad", "task-emb"]
+    assert ways["DataSize"] == (24, 16)
+    space = project.space
+    inputs = [cosine(space.get("d"), space.get(name), "inputs") for name in found.candidates]
+    assert ways["fute"] == pytest.approx(inputs)
+    for name, surrogate in (("text-emb", Surrogate(str(project.folder / "tiny"))), ("SEmb", Surrogate())):
+        features = Features(Surrogate(surrogate.id, dtype="float32"))
+        means = [features(project.datasets[d][0].inputs).mean(0) for d in ("d", *found.candidates)]
+        by_hand = [m @ means[0] / np.linalg.norm(m) / np.linalg.norm(means[0]) for m in means[1:]]
+        assert ways[name] == pytest.approx(by_hand, abs=1e-3), name
+    surrogate = Surrogate(str(project.folder / "tiny"), dtype="float32")
+    losses = [loss_curve(project.datasets[d][0].examples, surrogate, FineTuning()) for d in found.candidates]
+    curves = [fit_loss_curve(np.arange(1, len(one) + 1), one) for one in losses]
+    assert ways["CurveGrad"] == pytest.approx(curve_grad(curves))
+    assert ways["task-emb"] != pytest.approx(ways["text-emb"], abs=1e-3)
+
+
+def test_what_was_embedded_for_one_question_is_there_for_the_next(project):
+    choose_source(project, "d", against=["task-emb", "CurveGrad"])
+    done = []
+    choose_source(project, "d", against=["task-emb", "CurveGrad"], progress=lambda *told: done.append(told))
+    assert done == []
+
+
+def test_a_way_that_fails_leaves_the_others_alone(project, tmp_path):
+    """An encoder writes nothing, so no method that trains can learn the answers that are texts."""
+    config = (project.folder / "fute.yaml").read_text().replace(": tiny", f": {project.folder / 'tiny'}")
+    for name in ("d", "sizes", "u"):
+        (tmp_path / f"{name}.jsonl").write_text((project.folder / f"{name}.jsonl").read_text())
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    config = config.replace("path: same.jsonl", "path: d.jsonl, output: text")
+    lines = [line for line in config.splitlines() if "transformers:" not in line]
+    (tmp_path / "fute.yaml").write_text("\n".join(lines))
+    opened = Project(tmp_path)
+    opened.run()
+    found = choose_source(opened, "d", against=["task-emb", "DataSize"])
+    ways = {way.name: way for way in found.ways}
+    assert (ways["task-emb"].scores, ways["task-emb"].picks) == ((None, None), ())
+    assert ways["DataSize"].picks == ("same",)
+    assert "task-emb can't choose: " in found.warnings[0]
+
+
+def test_there_must_be_another_dataset(project, tmp_path):
+    config = (project.folder / "fute.yaml").read_text().replace(": tiny", f": {project.folder / 'tiny'}")
+    lines = [
+        line for line in config.splitlines() if not any(n in line for n in ("same", "sizes", "transformers:"))
+    ]
+    for name in ("d", "u"):
+        (tmp_path / f"{name}.jsonl").write_text((project.folder / f"{name}.jsonl").read_text())
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    (tmp_path / "fute.yaml").write_text("\n".join(lines))
+    alone = Project(tmp_path)
+    alone.run()
+    with refused(ConfigError, "no other dataset", "datasets:"):
+        choose_source(alone, "d")
+    with refused(ConfigError, 'no dataset "e"'):
+        choose_source(alone, "e")
+    with refused(ConfigError, 'no baseline "TextEmbb"', "text-emb"):
+        choose_source(alone, "d", against=["TextEmbb"])
+
+
+def test_features_of_all_layers_are_their_mean(project):
+    inputs = [Input("It rained all day."), Input("Hm.")]
+    surrogate = Surrogate(str(project.folder / "one"), dtype="float32")
+    made = Features(surrogate, layer=None)(inputs)
+    assert made == pytest.approx(layer_means(project.folder / "one", inputs), abs=1e-5)
+    assert made != pytest.approx(Features(surrogate)(inputs), abs=1e-3)
