@@ -63,7 +63,7 @@ def project(tmp_path_factory):
                 "models:",
                 '  - {name: lexicon, python: "mymodels:lexicon", labels: [bad, good]}',
                 '  - {name: length, python: "mymodels:length", labels: [long, short]}',
-                "  - {name: one, transformers: one}",
+                "  - {name: one, transformers: one, trained_on: sizes.jsonl}",
                 "  - {name: two, transformers: two}",
             ]
         )
@@ -105,6 +105,7 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
         own = [measure(layer_means(project.folder / m, train.inputs), train.classes) for m in ("one", "two")]
         assert ways[name].scores[:2] == (None, None)
         assert ways[name].scores[2:] == pytest.approx(own, abs=1e-3), name
+    assert "one: trained on 16 of the 24 rows of d, " in found.warnings[0]
     assert any("LogME needs hidden states" in w and "lexicon, length" in w for w in found.warnings)
     target, models = project.space.get("d"), [project.space.get(name) for name in found.candidates]
     assert ways["fute"].scores == pytest.approx([cosine(target, m, "inputs") for m in models])

@@ -13,6 +13,7 @@ from fute.api import answers_labels, right
 from fute.choosing.asked import ASKED
 from fute.choosing.case import Case, Way, common_rows, scored
 from fute.choosing.evidence import EVIDENCE
+from fute.choosing.leaks import leaks
 from fute.choosing.names import named
 from fute.core.errors import ConfigError, listing
 from fute.core.progress import Progress, silent
@@ -106,11 +107,11 @@ def choose(
     case = Case(project, boxes, train, held_out if len(held_out) else train, progress, offline)
     similar = cosines(target, embeddings, similarity or ("inputs" if transfer else "map"))
     scores: dict[str, NDArray[Any]] = {OURS: similar}
-    rows, warnings, performances = 0, list[str](), None
+    rows, warnings, performances = 0, leaks(project, dataset, names), None
     if truth or free:
         answers, kept = _answers(case)
         rows = len(kept)
-        warnings = doubts(names, answers, cosine_matrix(embeddings))
+        warnings += doubts(names, answers, cosine_matrix(embeddings))
         scores[HYBRID] = standardised(similar) + standardised([mutual_information_g(p) for p in answers])
         scores |= score_prompts(answers, free)
         if truth:

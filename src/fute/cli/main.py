@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 import fute
-from fute.choosing import What, choose, choose_source
+from fute.choosing import What, choose, choose_source, leaks
 from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
 from fute.config import PROJECT_FILE
@@ -176,23 +176,26 @@ def rank(
         go_offline()
     project = Project(folder, trust=trust)
     result = project.rank(dataset, similarity)
-    truth = None
+    truth, warnings = None, list[str]()
     if accuracy:
         with show.progress() as progress:
             truth = project.accuracies(dataset, progress, offline=offline)
         remember(project, dataset, truth)
+        warnings = leaks(project, dataset, list(truth))
     hopes = expected(project, dataset)
     if as_json:
         content = result.as_dict()
         if truth is not None:
             for line in content["ranking"]:
                 line["accuracy"] = truth.get(line["name"])
+            content["warnings"] = warnings
         if hopes is not None:
             for line in content["ranking"]:
                 line["expected"] = vars(hopes[line["name"]]) if line["name"] in hopes else None
         show.print_json(content)
     else:
         show.ranking(result, truth, hopes)
+        show.warnings(warnings)
 
 
 @cli.command(epilog=_example("fute select prompt reviews --against baselines --accuracy"))

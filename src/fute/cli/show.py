@@ -172,7 +172,12 @@ def comparison(found: Comparison) -> None:
     if found.performances is not None:
         best = max(zip(found.performances, found.candidates, strict=True))
         click.echo(f"The best is {best[1]} with {best[0]:.3f}, on {found.rows} rows held out.")
-    for warning in found.warnings:
+    warnings(found.warnings)
+
+
+def warnings(found: Sequence[str]) -> None:
+    """Print what to know before taking the first."""
+    for warning in found:
         stdout().print(Text(warning, "yellow"))
 
 

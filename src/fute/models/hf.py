@@ -229,5 +229,5 @@ class HFSection(ModelSection):
     max_new_tokens: int = Field(default=64, ge=1)
 
     def build(self, here: Here) -> BlackBox:
-        given = self.model_dump(exclude={"name", "task", "transformers"})
+        given = self.model_dump(exclude={*ModelSection.model_fields, "transformers"})
         return HFModel(here.local(self.transformers), name=self.name, dtype=here.dtype, **given)

@@ -6,7 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
 
 from fute.core.section import Name, Section
 from fute.models.base import BlackBox, Price
@@ -33,17 +35,33 @@ class Here:
         return str(self.folder / name) if (self.folder / name).exists() else name
 
 
+class TrainedOn(Section):
+    """A file with texts that a model was trained on."""
+
+    path: str
+    text: str = "text"
+    text_pair: str | None = None
+    encoding: str = "utf-8"
+
+
+def _as_files(value: Any) -> Any:
+    several = value if isinstance(value, list) else [value]
+    return [{"path": one} if isinstance(one, str) else one for one in several]
+
+
 class ModelSection(Section):
     """One entry of `models:`. A kind of black box is a subclass, registered in `models.kinds`.
 
     Attributes:
         KEY: the key that tells this kind from the others.
+        trained_on: the texts it was trained on, as far as they are known.
     """
 
     KEY: ClassVar[str]
 
     name: Name
     task: str | None = None
+    trained_on: Annotated[list[TrainedOn], BeforeValidator(_as_files)] = Field(default_factory=list)
 
     def expand(self, folder: Path) -> Sequence[ModelSection]:
         """The entries that this one stands for: usually itself."""
