@@ -150,7 +150,7 @@ def change(old, new):
         (
             change("name: rule", "name: rule, template: x"),
             5,
-            ["unknown key `template`", "name, task, trained_on, python, labels, pair"],
+            ["unknown key `template`", "name, task, trained_on, labels, python, pair"],
         ),
         # names
         (

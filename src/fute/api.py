@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.errors import ConfigError, ModelError
+from fute.core.errors import ConfigError, ModelError, listing
 from fute.core.files import cache_dir
 from fute.core.hashing import digest
+from fute.core.labels import key_of, matching
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Floats, Kind, SpaceSpec, Span, TaskEmbedding
 from fute.data.corpus import Corpus
@@ -238,7 +239,7 @@ def model_provenance(model: BlackBox, corpus: Corpus) -> dict[str, Any]:
         "model_fingerprint": model.fingerprint[:16],
         "corpus": corpus.origin,
         "corpus_fingerprint": corpus.fingerprint[:16],
-        "task": task_of(model.labels) or model.output,
+        "task": task_of(model.names) or model.output,
     }
 
 
@@ -330,7 +331,7 @@ def model_examples(model: BlackBox, labelled: Labelled) -> Examples:
     kinds = labelled.failed_items().get(model.name, Counter())
     _check_enough(f"model {model.name}", len(answered.rows), len(answered.inputs), kinds)
     if model.output in ("class", "score"):
-        return Examples(answered.answered_inputs, answered.predictions, model.labels, model.output)
+        return Examples(answered.answered_inputs, answered.named, model.names, model.output)
     said = [a if isinstance(a, Span) else str(a) for a in answered.answers]
     return Examples(answered.answered_inputs, said, (), model.output)
 
@@ -348,8 +349,25 @@ def _check_enough(who: str, m: int, n: int, failed: Mapping[str, int] | None = N
 
 
 def answers_labels(model: BlackBox, dataset: Dataset) -> bool:
-    """Whether the model answers the dataset's classes, in any order."""
-    return model.output == dataset.output == "class" and set(model.labels) == set(dataset.labels)
+    """Whether the model answers the dataset's classes, in any order, and called alike (`core.labels`)."""
+    return model.output == dataset.output == "class" and matching(model.names, dataset.labels) is not None
+
+
+def about_labels(models: Sequence[BlackBox], dataset: Dataset) -> list[str]:
+    """What to know of models that don't call the dataset's classes just as it does: that they are taken to
+    mean them, or that some of their labels mean them, and others nothing there.
+    """
+    taken: dict[str, list[str]] = defaultdict(list)
+    wanted = listing(dataset.labels)
+    for model in models:
+        if model.output != "class" or dataset.output != "class" or set(model.names) == set(dataset.labels):
+            continue
+        names = listing(model.names)
+        if answers_labels(model, dataset):
+            taken[f"{names} are taken for {wanted}."].append(model.name)
+        elif {key_of(name) for name in model.names} & {key_of(name) for name in dataset.labels}:
+            taken[f"left out, for {names} aren't just {wanted}."].append(model.name)
+    return [f"{listing(those)}: {line}" for line, those in taken.items()]
 
 
 def check_labels(model: BlackBox, dataset: Dataset) -> None:
@@ -358,7 +376,8 @@ def check_labels(model: BlackBox, dataset: Dataset) -> None:
         raise ModelError(
             f"model {model.name} answers other labels than dataset {dataset.name} has",
             expected=", ".join(dataset.labels),
-            found=", ".join(model.labels),
+            found=", ".join(model.names),
+            fix="say in fute.yaml which mean the same, in the model or the dataset: `labels: {theirs: ours}`",
         )
 
 
@@ -377,7 +396,7 @@ def right(model: BlackBox, dataset: Dataset, answered: Answered) -> NDArray[np.b
 
     Args:
         model: whose labels are the columns of the predictions.
-        dataset: n rows; its label names are the model's, in any order.
+        dataset: n rows; its label names are like the model's, in any order.
         answered: its answers to these rows.
 
     Raises:

@@ -31,7 +31,7 @@ from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.labelling.budget import Budget, Caps, Spent, nanodollars
 from fute.labelling.runner import Labelled, faults_of, label, pending
-from fute.models.base import BlackBox, Price, Usage
+from fute.models.base import BlackBox, Price, Usage, check_labels
 from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
 from fute.models.section import Here, ModelSection
@@ -200,7 +200,7 @@ class Project:
         models = []
         for section in self.sections:
             with _named(f"model {section.name}"):
-                models.append(section.build(here))
+                models.append(_called(section.build(here), section.aliases))
         return models
 
     @cached_property
@@ -500,6 +500,20 @@ def _advise(models: Sequence[BlackBox], rows: Sequence[PlannedModel]) -> list[Pl
         else row
         for row in rows
     ]
+
+
+def _called(model: BlackBox, aliases: Mapping[str, str]) -> BlackBox:
+    """The model, with what datasets call its labels. Raises ConfigError where it has no such labels."""
+    unknown = [label for label in aliases if label not in model.labels]
+    if unknown:
+        near = did_you_mean(unknown[0], model.labels)
+        raise ConfigError(
+            f'it has no label "{unknown[0]}".{near}', expected=f"some of {listing(model.labels)}"
+        )
+    if aliases:
+        model.aliases = aliases
+        check_labels(model.name, model.names)
+    return model
 
 
 @contextmanager

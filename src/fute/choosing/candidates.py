@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.api import answers_labels, right
+from fute.api import about_labels, answers_labels, right
 from fute.choosing.asked import ASKED
 from fute.choosing.case import Case, Way, common_rows, scored
 from fute.choosing.evidence import EVIDENCE
@@ -89,17 +89,14 @@ def choose(
     target = project.target(dataset)
     train, held_out = _rows(project, dataset, truth, budget)
     stored = {e.name: e for e in project.space.embeddings("model")}
-    boxes = [
-        m
-        for m in project.models
-        if m.name in stored
-        and (transfer or answers_labels(m, train))
-        and (what == "model" or "template" in m.provenance)
-    ]
+    able = [m for m in project.models if m.name in stored and (what == "model" or "template" in m.provenance)]
+    boxes = [m for m in able if transfer or answers_labels(m, train)]
+    others = [] if transfer else about_labels(able, train)
     if not boxes:
         raise ConfigError(
             f"no {what} of the space answers the labels of {dataset}",
             expected=f"the labels {listing(train.labels)}",
+            found=" ".join(others) or None,
             fix="`fute run` embeds the models; `fute rank` ranks those with other labels, too",
         )
     embeddings = [stored[box.name] for box in boxes]
@@ -107,7 +104,7 @@ def choose(
     case = Case(project, boxes, train, held_out if len(held_out) else train, progress, offline)
     similar = cosines(target, embeddings, similarity or ("inputs" if transfer else "map"))
     scores: dict[str, NDArray[Any]] = {OURS: similar}
-    rows, warnings, performances = 0, leaks(project, dataset, names), None
+    rows, warnings, performances = 0, [*others, *leaks(project, dataset, names)], None
     if truth or free:
         answers, kept = _answers(case)
         rows = len(kept)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import click
 
 import fute
+from fute.api import about_labels
 from fute.choosing import What, choose, choose_source, leaks
 from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
@@ -181,7 +182,8 @@ def rank(
         with show.progress() as progress:
             truth = project.accuracies(dataset, progress, offline=offline)
         remember(project, dataset, truth)
-        warnings = leaks(project, dataset, list(truth))
+        warnings = about_labels(project.models, project.datasets[dataset][0])
+        warnings += leaks(project, dataset, list(truth))
     hopes = expected(project, dataset)
     if as_json:
         content = result.as_dict()

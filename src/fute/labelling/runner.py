@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.core.errors import BudgetError, ConfigError, FuteError, ModelError, StorageError
+from fute.core.labels import matching
 from fute.core.progress import Progress, silent
 from fute.core.types import Answer, Answers, Failure, Floats, Input
 from fute.data.corpus import fit
@@ -51,9 +52,31 @@ class Answered:
         rows = np.array(self.answers, dtype=np.float32)
         return self.box.finish(rows.reshape(len(self.rows), len(self.box.labels)))
 
+    @cached_property
+    def named(self) -> Floats:
+        """The predictions with a column for each of the model's `names`: of labels that are called the same,
+        the sum.
+        """
+        aliases, names = self.box.aliases, self.box.names
+        if not aliases:
+            return self.predictions
+        columns = [names.index(aliases.get(label, label)) for label in self.box.labels]
+        return self.predictions @ np.eye(len(names), dtype=np.float32)[columns]
+
     def probabilities_of(self, labels: Sequence[str]) -> Floats:
-        """The predictions with their columns in the order of these labels, the model's own: (m, C)."""
-        return self.predictions[:, [self.box.labels.index(label) for label in labels]]
+        """The probabilities of a dataset's labels, in their order: (m, C).
+
+        Raises:
+            ModelError: the model answers others.
+        """
+        places = matching(self.box.names, labels)
+        if places is None:
+            raise ModelError(
+                f"model {self.box.name} answers other labels",
+                expected=", ".join(labels),
+                found=", ".join(self.box.names),
+            )
+        return self.named[:, places]
 
     @property
     def answered_inputs(self) -> list[Input]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -72,6 +73,8 @@ class BlackBox(ABC):
         kind: "llm", "python", "sklearn", …: what it is made of, for maps.
         labels: the C label names, in the order of the columns of `predict`; the one name of a score; none for
             texts and spans.
+        aliases: what datasets call some of its labels; several may be called the same. It decides no answer,
+            so it is no part of the fingerprint.
         output: what an answer is.
         shape: what it reads (`data.corpus.fit` brings any input into it).
         group: boxes of one class with equal groups can be asked together, faster; None for none.
@@ -86,6 +89,7 @@ class BlackBox(ABC):
     name: str
     kind: str
     labels: tuple[str, ...]
+    aliases: Mapping[str, str] = MappingProxyType({})
     output: Output = "class"
     shape: Shape = "text"
     group: str | None = None
@@ -104,6 +108,11 @@ class BlackBox(ABC):
     def provenance(self) -> Mapping[str, Any]:
         """How it was made, for people."""
         return {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels as datasets call them, each once."""
+        return tuple(dict.fromkeys(self.aliases.get(label, label) for label in self.labels))
 
     @abstractmethod
     def predict(self, inputs: Sequence[Input]) -> Answers:

@@ -16,10 +16,9 @@ from pydantic import model_validator
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_files, digest_object
-from fute.core.section import Name
 from fute.core.types import Floats, Input
 from fute.models.base import BlackBox, check_labels
-from fute.models.section import Here, ModelSection
+from fute.models.section import Here, LabelsSection
 from fute.models.sources import imported_files
 
 
@@ -232,13 +231,12 @@ def import_object(reference: str, folder: Path) -> Any:
     return getattr(module, attribute)
 
 
-class PythonSection(ModelSection):
+class PythonSection(LabelsSection):
     """`python: "module:function"`: a function of the project's own."""
 
     KEY: ClassVar[str] = "python"
 
     python: str
-    labels: list[Name] | None = None
     pair: bool = False
 
     @model_validator(mode="after")
@@ -249,4 +247,4 @@ class PythonSection(ModelSection):
 
     def build(self, here: Here) -> BlackBox:
         function = import_object(self.python, here.folder)
-        return CallableModel(function, self.labels or [], name=self.name, pair=self.pair)
+        return CallableModel(function, list(self.labels or []), name=self.name, pair=self.pair)

@@ -228,6 +228,14 @@ class HFSection(ModelSection):
     max_tokens: int = Field(default=512, ge=16)
     max_new_tokens: int = Field(default=64, ge=1)
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Where several of the model's labels are called the same; else they are renamed as they are read."""
+        given = self.labels if isinstance(self.labels, dict) else {}
+        return given if len(set(given.values())) < len(given) else {}
+
     def build(self, here: Here) -> BlackBox:
         given = self.model_dump(exclude={*ModelSection.model_fields, "transformers"})
+        if self.aliases:
+            given["labels"] = None
         return HFModel(here.local(self.transformers), name=self.name, dtype=here.dtype, **given)

@@ -13,7 +13,7 @@ from fute.core.types import Answers, Failure, Input, Output, Shape
 from fute.models.answers import as_json, labels_for, read_answer
 from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
 from fute.models.base import BlackBox, Meter, Streamed, Usage, answers_in_order
-from fute.models.section import Here, ModelSection
+from fute.models.section import Here, LabelsSection
 
 
 class HTTPModel(BlackBox):
@@ -116,13 +116,12 @@ def _by_box(questions: Sequence[tuple[HTTPModel, Input]]) -> dict[str, list[int]
     return found
 
 
-class HTTPSection(ModelSection):
+class HTTPSection(LabelsSection):
     """`http:` the URL of an endpoint."""
 
     KEY: ClassVar[str] = "http"
 
     http: str
-    labels: list[Name] | None = None
     output: Output = "class"
     shape: Shape = "text"
     inputs_per_call: int = Field(default=1, ge=1)
@@ -136,7 +135,7 @@ class HTTPSection(ModelSection):
     def build(self, here: Here) -> BlackBox:
         return HTTPModel(
             self.http,
-            self.labels,
+            list(self.labels or []),
             name=self.name,
             output=self.output,
             shape=self.shape,

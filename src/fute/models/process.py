@@ -24,7 +24,7 @@ from fute.core.section import Name
 from fute.core.types import Failure, Input, Output, Shape
 from fute.models.answers import EXPECTED, as_json, labels_for, read_answer
 from fute.models.base import TICK, BlackBox, Meter, Streamed, Usage, answers_in_order
-from fute.models.section import Here, ModelSection
+from fute.models.section import Here, LabelsSection
 
 # Lines under way: enough to keep the program busy, few enough to lose little where it dies.
 _WINDOW = 32
@@ -274,13 +274,12 @@ class _Program:
             self._said.append(line.strip())
 
 
-class ProcessSection(ModelSection):
+class ProcessSection(LabelsSection):
     """`command:` a program that reads and writes JSON lines."""
 
     KEY: ClassVar[str] = "command"
 
     command: list[str] = Field(min_length=1)
-    labels: list[Name] | None = None
     output: Output = "class"
     shape: Shape = "text"
     timeout: float = Field(default=60.0, gt=0)
@@ -289,7 +288,7 @@ class ProcessSection(ModelSection):
     def build(self, here: Here) -> BlackBox:
         return ProcessModel(
             self.command,
-            self.labels,
+            list(self.labels or []),
             name=self.name,
             output=self.output,
             shape=self.shape,

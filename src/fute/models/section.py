@@ -67,6 +67,21 @@ class ModelSection(Section):
         """The entries that this one stands for: usually itself."""
         return [self]
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """What datasets call some of the labels: `BlackBox.aliases`."""
+        return {}
+
     @abstractmethod
     def build(self, here: Here) -> BlackBox:
         """The black box. Raises FuteError where it can't be made."""
+
+
+class LabelsSection(ModelSection):
+    """An entry with the names of its labels, or a mapping from them to what datasets call them."""
+
+    labels: list[Name] | dict[Name, Name] | None = None
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        return self.labels if isinstance(self.labels, dict) else {}

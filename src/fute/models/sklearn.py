@@ -14,11 +14,10 @@ from pydantic import Field
 from fute.core.errors import ConfigError, FuteError, ModelError, listing
 from fute.core.hashing import digest, digest_object
 from fute.core.runtime import require
-from fute.core.section import Name
 from fute.core.types import Floats, Input
 from fute.models.base import BlackBox, check_labels
 from fute.models.callable import import_object
-from fute.models.section import Here, ModelSection
+from fute.models.section import Here, LabelsSection
 
 # scikit-learn's own, which skops leaves to be named: a fitted decision tree is arrays and nothing that runs.
 _KNOWN = ["sklearn.tree._tree.Tree"]
@@ -116,7 +115,7 @@ def _is_regressor(estimator: Any) -> bool:
         return False
 
 
-class SklearnSection(ModelSection):
+class SklearnSection(LabelsSection):
     """`sklearn:` a file (`model.skops`, or with trust a pickle) or "module:name", a fitted estimator or a
     function that makes one.
 
@@ -127,7 +126,6 @@ class SklearnSection(ModelSection):
     KEY: ClassVar[str] = "sklearn"
 
     sklearn: str
-    labels: list[Name] | None = None
     pair: bool = False
     trusted: list[str] = Field(default_factory=list)
 
@@ -137,7 +135,8 @@ class SklearnSection(ModelSection):
             estimator = _load(path, here.trust, self.trusted)
         else:
             estimator = _fitted(import_object(self.sklearn, here.folder))
-        return SklearnModel(estimator, name=self.name, labels=self.labels, pair=self.pair)
+        in_order = None if isinstance(self.labels, dict) else self.labels
+        return SklearnModel(estimator, name=self.name, labels=in_order, pair=self.pair)
 
 
 def _load(path: Path, trust: bool, trusted: Sequence[str]) -> Any:
