@@ -64,7 +64,7 @@ def project(tmp_path_factory):
                 '  - {name: lexicon, python: "mymodels:lexicon", labels: [bad, good]}',
                 '  - {name: length, python: "mymodels:length", labels: [long, short]}',
                 "  - {name: one, transformers: one, trained_on: sizes.jsonl}",
-                "  - {name: two, transformers: two}",
+                "  - {name: two, transformers: two, labels: {a: bad, b: bad, c: good}}",
             ]
         )
     )
@@ -119,7 +119,14 @@ def test_states_are_made_once(project):
 
 
 def test_only_who_answers_the_labels_can_be_right(project):
-    assert choose(project, "d", "model", against=["LEEP"], truth=True).candidates == ("lexicon",)
+    found = choose(project, "d", "model", against=["LEEP"], truth=True)
+    assert found.candidates == ("lexicon", "two"), "a and b are called bad, c good"
+    held_out = project.datasets["d"][1]
+    p = project.ask(project.models, held_out).answered["two"].predictions
+    is_good = p[:, 2] > p[:, 0] + p[:, 1]
+    assert found.performances[1] == np.mean(
+        is_good == [held_out.labels[i] == "good" for i in held_out.classes]
+    )
     for options in ({"truth": True}, {"budget": 10}, {"against": ["MI"]}):
         with refused(ConfigError, "no accuracy here", "LEEP"):
             choose(project, "d", "model", transfer=True, **options)

@@ -198,10 +198,52 @@ def test_what_cannot_be_chosen_from_is_said(project):
         choose(project, "d", "model", against=["MY"])
 
 
+RULE = """
+import json, sys
+for line in sys.stdin:
+    got = json.loads(line)
+    said = {"label": "pos" if "good" in got["text"] else "neg"}
+    if "meal" in got["text"] and "shy" in sys.argv:
+        said = {"error": "no comment"}
+    print(json.dumps({"id": got["id"], **said}), flush=True)
+"""
+
+
+def test_a_row_without_an_answer_is_wrong_and_what_no_one_was_asked_is_not_counted(tmp_path, project):
+    """Of the answers to reviews of meals one is missing; with a cap, only some rows are asked for."""
+    from fute.outcomes import expected
+
+    for file in ("d.jsonl", "u.jsonl"):
+        (tmp_path / file).write_text((project.folder / file).read_text())
+    (tmp_path / "rule.py").write_text(RULE)
+    command = 'command: ["python", "rule.py", "NAME"], labels: [neg, pos]'
+    content = ["corpus: {path: u.jsonl}", "method: {name: linear-probe, replicates: 0}", "datasets:"]
+    content += ["  - {name: d, path: d.jsonl, test: 0.5}", "models:"]
+    content += [f"  - {{name: {n}, {command.replace('NAME', n)}}}" for n in ("shy", "bold")]
+    (tmp_path / "fute.yaml").write_text("\n".join(content))
+    made = Project(tmp_path)
+    made.run()
+    held_out = made.datasets["d"][1]
+    meals = sum("meal" in item.text for item in held_out.inputs)
+    assert 0 < meals < 5
+    capped = f"\nbudget: {{max_calls: {made.budget.spent.calls + 30}}}"
+    (tmp_path / "fute.yaml").write_text("\n".join(content) + capped)
+    stopped = choose(Project(tmp_path), "d", "model", truth=True)
+    assert 0 < stopped.rows < 20
+    assert not (tmp_path / ".fute" / "outcomes.json").exists(), "half an outcome is none"
+    assert Project(tmp_path).accuracies("d").keys() < {"shy", "bold"}
+    (tmp_path / "fute.yaml").write_text("\n".join(content))
+    found = choose(Project(tmp_path), "d", "model", truth=True)
+    assert (found.rows, found.performances) == (20, (1 - meals / 20, 1.0))
+    assert Project(tmp_path).accuracies("d") == dict(zip(found.candidates, found.performances, strict=True))
+    assert expected(made, "d") is None
+
+
 def test_expected_accuracy_needs_outcomes_of_three_other_datasets(project):
     from fute.outcomes import expected, remember
 
     folder = project.folder
+    (folder / ".fute" / "outcomes.json").unlink(missing_ok=True)
     config = (folder / "fute.yaml").read_text()
     more = "".join(
         f"  - {{name: {n}, path: d.jsonl, test: 0.5, seed: {i}}}\n" for i, n in enumerate("abc", 1)
@@ -211,7 +253,18 @@ def test_expected_accuracy_needs_outcomes_of_three_other_datasets(project):
     four.run()
     for number, name in enumerate("abc"):
         assert expected(four, "d") is None, f"{number} outcomes"
-        remember(four, name, {"good": 1.0, "turned": 0.0, "always": 0.5})
+        if name == "a":
+            choose(four, name, "model", truth=True)
+        else:
+            remember(four, name, {"good": 1.0, "turned": 0.0, "always": 0.5})
+    remember(four, "a", {"lengths": 0.5})
+    kept = json.loads((folder / ".fute" / "outcomes.json").read_text())
+    assert {name: value for name, (_, value) in kept["a"].items()} == {
+        "good": 1.0,
+        "turned": 0.0,
+        "always": 0.5,
+        "lengths": 0.5,
+    }
     found = expected(four, "d")
     assert found["good"].performance > 0.9
     assert found["turned"].performance < 0.1

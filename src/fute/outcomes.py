@@ -15,11 +15,12 @@ from fute.space.similarity import cosines
 
 def remember(project: Project, dataset: str, accuracies: Mapping[str, float]) -> None:
     """Keep the accuracies (0 to 1) of models on a dataset's held-out rows, each with the fingerprint of what
-    answered, so that a model that has changed since has no outcome.
+    answered, so that a model that has changed since has no outcome. What is known of others stays.
     """
     known = _known(_file(project))
     prints = {model.name: model.fingerprint for model in project.models}
-    known[dataset] = {name: [prints[name], value] for name, value in accuracies.items()}
+    new = {name: [prints[name], value] for name, value in accuracies.items()}
+    known[dataset] = {**known.get(dataset, {}), **new}
     write_atomically(_file(project), json.dumps(known, indent=1) + "\n")
 
 

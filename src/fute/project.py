@@ -444,7 +444,7 @@ class Project:
         self, dataset: str, progress: Progress = silent, *, offline: bool = False
     ) -> dict[str, float]:
         """True accuracy (0 to 1) of each model that answers the dataset's labels, on the rows that `test`
-        holds out, which no embedding has seen.
+        holds out, which no embedding has seen. Those that a cap kept from some of the rows are left out.
 
         Raises:
             ConfigError: the dataset holds no rows out, or has no classes.
@@ -463,7 +463,8 @@ class Project:
             raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
         able = self._able(held_out)
         answered = self.ask(able, held_out, progress, offline=offline).answered
-        return {m.name: accuracy(m, held_out, answered[m.name]) for m in able if m.name in answered}
+        whole = [m for m in able if m.name in answered and len(answered[m.name].asked) == len(held_out)]
+        return {m.name: accuracy(m, held_out, answered[m.name]) for m in whole}
 
     def _rates(self) -> dict[str, float]:
         """Answers per second of earlier runs, by model fingerprint."""

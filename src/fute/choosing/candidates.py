@@ -19,6 +19,8 @@ from fute.core.errors import ConfigError, listing
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats
 from fute.data.dataset import Dataset
+from fute.labelling.runner import Answered
+from fute.outcomes import remember
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
@@ -65,7 +67,8 @@ def choose(
         against: other ways, by name: of `PROMPT_BASELINES` ("baselines", or None, for all of them), or of
             `OTHERS` ("all" for those that fit `what`, too). Those of `EVIDENCE` see the labels of the rows
             that are not held out. Without any, and without `truth` and `budget`, nothing is asked.
-        truth: also the accuracy on the rows held out, and how good each way's order is by it.
+        truth: also the accuracy on the rows held out, and how good each way's order is by it. It is kept for
+            what to expect on other datasets (`fute.outcomes`).
         budget: also race on this many labelled evaluations, on the rows that are not held out.
         transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
             dataset. Then only `EVIDENCE` can be set beside "fute".
@@ -106,13 +109,15 @@ def choose(
     scores: dict[str, NDArray[Any]] = {OURS: similar}
     rows, warnings, performances = 0, [*others, *leaks(project, dataset, names)], None
     if truth or free:
-        answers, kept = _answers(case)
-        rows = len(kept)
+        answered = case.ask(boxes, case.seen)
+        answers, rows = _probabilities(case, answered)
         warnings += doubts(names, answers, cosine_matrix(embeddings))
         scores[HYBRID] = standardised(similar) + standardised([mutual_information_g(p) for p in answers])
         scores |= score_prompts(answers, free)
         if truth:
-            performances = (answers.argmax(axis=2) == case.seen.classes[kept]).mean(axis=1)
+            performances, rows = _truth(case, answered)
+            if rows == len(held_out):
+                remember(project, dataset, dict(zip(names, performances.tolist(), strict=True)))
     for name in [name for name in ways if name in OTHERS]:
         made = scored(name, partial(OTHERS[name], case), len(boxes))
         scores[name] = made.scores
@@ -134,13 +139,22 @@ def _rows(project: Project, dataset: str, truth: bool, budget: int | None) -> tu
     return train, held_out
 
 
-def _answers(case: Case) -> tuple[Floats, NDArray[np.intp]]:
-    """The probabilities (k, n, C) of the dataset's labels, and which n rows all have answered."""
-    asked = case.ask(case.boxes, case.seen)
-    answered = [asked[box.name] for box in case.boxes]
-    kept = common_rows(answered, case.seen)
+def _probabilities(case: Case, answered: Mapping[str, Answered]) -> tuple[Floats, int]:
+    """The probabilities (k, n, C) of the dataset's labels, for the n rows that all have answered; and n."""
+    several = [answered[box.name] for box in case.boxes]
+    kept = common_rows(several, case.seen)
     labels = case.seen.labels
-    return np.stack([a.probabilities_of(labels)[np.searchsorted(a.rows, kept)] for a in answered]), kept
+    return np.stack([a.probabilities_of(labels)[np.searchsorted(a.rows, kept)] for a in several]), len(kept)
+
+
+def _truth(case: Case, answered: Mapping[str, Answered]) -> tuple[NDArray[np.float64], int]:
+    """The accuracy (k,) of each candidate on the n rows that all were asked for; and n. As for `fute rank`, a
+    row without an answer is wrong.
+    """
+    asked = set.intersection(*(set(answered[box.name].asked.tolist()) for box in case.boxes))
+    those = np.array(sorted(asked), dtype=np.intp)
+    found = [right(box, case.seen, answered[box.name])[those].mean() for box in case.boxes]
+    return np.array(found), len(those)
 
 
 def _race(case: Case, prior: NDArray[np.float64], budget: int) -> NDArray[np.float64]:

@@ -79,6 +79,11 @@ class Answered:
         return self.named[:, places]
 
     @property
+    def asked(self) -> NDArray[np.intp]:
+        """The rows that it was asked for, ascending: those with an answer, and those that failed."""
+        return np.array(sorted({*self.rows.tolist(), *self.failed}), dtype=np.intp)
+
+    @property
     def answered_inputs(self) -> list[Input]:
         return [self.inputs[row] for row in self.rows]
 

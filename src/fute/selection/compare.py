@@ -45,7 +45,8 @@ class Comparison:
         candidates: k names.
         ways: how they were scored.
         performances: (k,), what each candidate reaches in truth; None where it isn't known.
-        rows: how many rows of the dataset the baselines saw, without their labels.
+        rows: how many rows of the dataset the performances come from, or without these how many the baselines
+            saw, without labels.
         warnings: what to know of the candidates.
     """
 
