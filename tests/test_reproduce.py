@@ -216,7 +216,7 @@ def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path,
     results = TransferResults.gather("small", grid, evidence)
     (cell,) = [cell for cell in results.cells if cell.target == "tone"]
     assert set(cell.reached) == {"mood", "length", "case"}
-    white = {"TextEmb", "LogME", "H-score", "kNN", "linear probe of the model", "DataSize", "CurveGrad"}
+    white = {"TextEmb", "LogME", "H-score", "kNN", "probe", "DataSize", "CurveGrad"}
     assert set(cell.scores) == set(WAYS) | white
     for way, scores in cell.scores.items():
         assert set(scores) == set(cell.reached), way

@@ -47,7 +47,7 @@ def _states(case: Case, box: HFModel) -> Floats:
     return features([fit(item, box.shape) for item in case.train.inputs], case.progress)
 
 
-_OF_STATES: Mapping[str, Callable[[Floats, ArrayLike], float]] = {
+OF_STATES: Mapping[str, Callable[[Floats, ArrayLike], float]] = {
     "LogME": log_me,
     "H-score": partial(h_score, shrinkage=True),
     "kNN": knn_accuracy,
@@ -55,5 +55,5 @@ _OF_STATES: Mapping[str, Callable[[Floats, ArrayLike], float]] = {
 }
 EVIDENCE: Mapping[str, Way] = {
     "LEEP": _by_answers,
-    **{name: partial(_by_states, name, score) for name, score in _OF_STATES.items()},
+    **{name: partial(_by_states, name, score) for name, score in OF_STATES.items()},
 }

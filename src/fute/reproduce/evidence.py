@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import Embedder, Work, dataset_provenance, model_examples, model_provenance
+from fute.choosing.evidence import OF_STATES
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, TaskEmbedding
 from fute.data.corpus import Corpus
@@ -20,7 +21,6 @@ from fute.data.splits import sample_indices
 from fute.reproduce.finetuning import tuned_model
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import BaseConfig, Transfer
-from fute.selection.baselines.features import h_score, knn_accuracy, linear_probe_accuracy, log_me
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
 from fute.space.similarity import Similarity, cosine
 from fute.space.space import Space
@@ -61,12 +61,6 @@ WAYS = {
     "TaskEmb": Way("task-emb", {}, rows=400, of_models=False),
     "TuPaTE": Way("tupate", {}, rows=400, of_models=False),
     "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),
-}
-_WHITE_BOX: dict[str, Callable[[Any, Any], float]] = {
-    "LogME": log_me,
-    "H-score": lambda features, labels: h_score(features, labels, shrinkage=True),  # fewer rows than features
-    "kNN": knn_accuracy,
-    "linear probe of the model": linear_probe_accuracy,
 }
 
 
@@ -185,24 +179,26 @@ class Evidence:
         }
 
     def _white_box(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> dict[str, Scores]:
-        """From the source models' own features of the target's rows. Spans have no classes to separate."""
+        """From the source models' own states, the mean over layers, of the target's rows. Spans have no
+        classes to separate.
+        """
         rows = self.few(target)
         if rows.output == "span":
             return {}
         if rows.output == "score":
-            ways = {"LogME": _WHITE_BOX["LogME"]}
+            ways = {"LogME": OF_STATES["LogME"]}
             truth: NDArray[Any] = rows.examples.probabilities
         else:
-            ways, truth = _WHITE_BOX, rows.classes
+            ways, truth = dict(OF_STATES), rows.classes
         found: dict[str, Scores] = {name: {} for name in ways}
         for source in sources:
-            features = self._features(str(self.grid.source_model(base, source)))(rows.inputs)
+            features = self._features(str(self.grid.source_model(base, source)), layer=None)(rows.inputs)
             for name, score in ways.items():
                 found[name][source.name] = score(features, truth)
         return found
 
-    def _features(self, weights: str) -> Features:
-        return Features(Surrogate(weights), self.folder / "features.sqlite")
+    def _features(self, weights: str, layer: int | None = -1) -> Features:
+        return Features(Surrogate(weights), self.folder / "features.sqlite", layer)
 
     def _curve_grad(self, base: BaseConfig, sources: Sequence[Task]) -> Scores:
         """Of source models that took as many steps: runs of other lengths can't be compared."""

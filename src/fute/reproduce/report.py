@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fute.choosing.names import HYBRID, OURS
+from fute.choosing.candidates import HYBRID, OURS
 from fute.core.errors import ConfigError, FuteError
 from fute.reproduce.prompts import saved_grids, table_of
 from fute.reproduce.table import SETTINGS, TransferResults, least_lead, table
