@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -390,31 +391,85 @@ def test_many_who_make_one_space_at_once_put_nothing_over_each_others_rows(tmp_p
         assert [e.name for e in Space(tmp_path / str(number)).entries()] == list("abcdefgh")
 
 
+# What two processes begin with, `me` and `other`: a barrier, and embeddings of one number.
+_PAIR = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    import lancedb
+    import numpy as np
+    from fute.core.errors import SpaceError
+    from fute.core.types import SpaceSpec, TaskEmbedding
+    from fute.space.space import Space
+
+    folder, me, other = Path(sys.argv[1]), *sys.argv[2:]
+
+    def meet(i):
+        (folder / f"{me} {i}").touch()
+        until = time.monotonic() + 90  # else it would spin for ever after the other has failed
+        while not (folder / f"{other} {i}").exists():
+            assert time.monotonic() < until, "the other process is gone"
+
+    def embedding(name, kind="model", seed=0):
+        one, none = np.ones((1, 1), np.float32), np.zeros((0, 1, 1), np.float16)
+        spec = SpaceSpec("m", {}, "pkg:s", "a", seed)
+        return TaskEmbedding(name, kind, spec, one, one, none, ("a", "b"))
+    """
+)
+
+
+def run_pair(script, folder):
+    """What two processes print that run `script` at once."""
+    both = [start(_PAIR + textwrap.dedent(script), folder, *names) for names in ("ab", "ba")]
+    return [finish(process) for process in both]
+
+
+def test_of_two_processes_that_begin_a_space_with_different_specs_one_is_refused(tmp_path):
+    script = """
+        for i in range(20):
+            space = Space(folder / f"space {i}")
+            meet(i)
+            try:
+                space.add(embedding(f"{me} {i}", seed=int(me == "a")))
+                print("added")
+            except SpaceError as error:
+                print("seed: " in str(error.found))
+    """
+    first, second = (said.splitlines() for said in run_pair(script, tmp_path))
+    for i, said in enumerate(zip(first, second, strict=True)):
+        assert sorted(said) == ["True", "added"], "one adds, the other is told what differs"
+        winner = "ab"[said.index("added")]
+        space = Space(tmp_path / f"space {i}")
+        assert [e.name for e in space.entries()] == [f"{winner} {i}"]
+        assert space.spec.seed == int(winner == "a")
+
+
+def test_of_two_processes_that_add_a_dataset_and_a_model_of_one_name_one_is_refused(tmp_path):
+    script = """
+        space = Space(folder / "space")
+        space.add(embedding(f"other {me}"))
+        for i in range(20):
+            meet(i)
+            try:
+                space.add(embedding(f"name {i}", "model" if me == "a" else "dataset"))
+                print("added")
+            except SpaceError as error:
+                print("of the same name" in str(error))
+    """
+    first, second = (said.splitlines() for said in run_pair(script, tmp_path))
+    kinds = {e.name: e.kind for e in Space(tmp_path / "space").entries()}
+    for i, said in enumerate(zip(first, second, strict=True)):
+        assert sorted(said) == ["True", "added"]
+        assert kinds[f"name {i}"] == ("model", "dataset")[said.index("added")]
+
+
 def test_two_processes_that_fill_a_new_space_at_once_lose_and_double_nothing(tmp_path):
     script = """
-        import sys, time
-        from pathlib import Path
-        import lancedb
-        import numpy as np
-        from fute.core.types import SpaceSpec, TaskEmbedding
-        from fute.space.space import Space
-
-        folder, me, other = Path(sys.argv[1]), *sys.argv[2:]
         space = Space(folder / "space")
-
-        def embedding(name):
-            one = np.ones((1, 1), np.float32)
-            none = np.zeros((0, 1, 1), np.float16)
-            return TaskEmbedding(name, "model", SpaceSpec("m", {}, "pkg:s", "a"), one, one, none, ("a", "b"))
-
         for i in range(5):
-            (folder / f"{me} {i}").touch()
-            until = time.monotonic() + 90  # else it would spin for ever after the other has failed
-            while not (folder / f"{other} {i}").exists():
-                assert time.monotonic() < until, "the other process is gone"
+            meet(i)
             space.add(embedding(f"{me} {i}"), embedding(f"both {i}"))
     """
-    for writer in [start(script, tmp_path, "a", "b"), start(script, tmp_path, "b", "a")]:
-        finish(writer)
+    run_pair(script, tmp_path)
     names = [e.name for e in Space(tmp_path / "space").entries()]
     assert names == sorted(f"{who} {i}" for who in ("a", "b", "both") for i in range(5))

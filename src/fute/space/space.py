@@ -52,14 +52,23 @@ class Space:
         """
         if not embeddings:
             return
-        spec = self.spec
         for embedding in embeddings:
-            (spec or embeddings[0].spec).check_same(embedding.spec)
+            embeddings[0].spec.check_same(embedding.spec)
         names = [e.name for e in embeddings]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SpaceError(f"two embeddings have the same name: {listing(twice)}", fix="give each its own")
-        kinds = {row["name"]: row["kind"] for row in self._store.read(names)}
+        with self._store.adding():
+            spec = self.spec
+            (spec or embeddings[0].spec).check_same(embeddings[0].spec)
+            self._check_kinds(embeddings)
+            if spec is None:
+                self._store.write_spec(embeddings[0].spec)
+            self._store.upsert(embeddings)
+
+    def _check_kinds(self, embeddings: Sequence[TaskEmbedding]) -> None:
+        """Raise `SpaceError` where the space has another kind under one of the names."""
+        kinds = {row["name"]: row["kind"] for row in self._store.read([e.name for e in embeddings])}
         for embedding in embeddings:
             if kinds.get(embedding.name, embedding.kind) != embedding.kind:
                 raise SpaceError(
@@ -67,9 +76,6 @@ class Space:
                     found=f"a {embedding.kind} of the same name",
                     fix="rename one, or remove the old one",
                 )
-        if spec is None:
-            self._store.write_spec(embeddings[0].spec)
-        self._store.upsert(embeddings)
 
     def entries(self) -> list[Entry]:
         """All there is, by name."""

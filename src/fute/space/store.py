@@ -22,7 +22,7 @@ from fute.core.types import SpaceSpec, TaskEmbedding
 _FORMAT = 1
 _SPEC_FILE = "space.json"
 _TABLE = "embeddings"
-_LOCK_FILE = ".making"
+_LOCK_FILE = ".adding"
 
 
 class Store:
@@ -69,14 +69,25 @@ class Store:
         content = json.dumps({"format": _FORMAT, "spec": asdict(spec)}, indent=2)
         write_atomically(self.path / _SPEC_FILE, content + "\n")
 
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """Let one process at a time, and one thread of it, into the block, so that what it finds in the space
+        still holds when it adds to it. Of two that make the table at once, LanceDB would let the later one
+        put its empty table over the other's rows; of two with different specs, both would add.
+        """
+        with storing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(self.path / _LOCK_FILE):
+                yield
+
     def upsert(self, embeddings: Sequence[TaskEmbedding]) -> None:
-        """Add rows; one of the same name is replaced. All of them or none."""
+        """Add rows, within `adding`; one of the same name is replaced. All of them or none."""
         import pyarrow as pa
 
         rows = pa.Table.from_pylist([_to_row(e) for e in embeddings], schema=_schema())
         with self._storing():
             if self._open() is None:
-                self._make()
+                self._table = self._connect().create_table(_TABLE, schema=_schema(), exist_ok=True)
             merge = self._table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows)
 
@@ -109,15 +120,6 @@ class Store:
                 query = query.select(columns)
             rows: list[dict[str, Any]] = query.limit(table.count_rows() + 1).to_arrow().to_pylist()
         return sorted(rows, key=lambda row: str(row["name"]))
-
-    def _make(self) -> None:
-        """Make the table, unless another process has by now. Of two that make it at once, LanceDB would let
-        the later one put its empty table over the other's rows.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(self.path / _LOCK_FILE):
-            if self._open() is None:
-                self._table = self._connect().create_table(_TABLE, schema=_schema(), exist_ok=True)
 
     def _open(self) -> Any:
         if self._table is None and self._finished():
