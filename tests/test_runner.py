@@ -280,6 +280,61 @@ def test_of_models_asked_together_one_that_can_not_say_what_it_takes_is_left_out
     np.testing.assert_array_equal(result.predictions["c"], right(inputs))
 
 
+def divides_by_zero(rows):
+    return rows / (1 // 0)
+
+
+def loses_a_row(rows):
+    return rows[1:]
+
+
+def overflows(rows):
+    return rows + np.float32("inf")
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (divides_by_zero, "ZeroDivisionError"),
+        (loses_a_row, "the wrong shape; expected: an array of shape (20, 2)"),
+        (overflows, "NaN or infinity"),
+    ],
+)
+def test_answers_that_can_not_be_finished_are_their_models_failure_and_stay_kept(cache, fault, found):
+    class Finishing(Prompt):
+        def finish(self, predictions):
+            return fault(predictions) if self.name == "broken" else predictions[:, ::-1]
+
+    inputs = texts(20)
+    result = label([Finishing(name, [], "g") for name in ("a", "broken", "c")], inputs, cache)
+    assert set(result.predictions) == {"a", "c"}
+    np.testing.assert_array_equal(result.predictions["c"], right(inputs)[:, ::-1])
+    assert list(result.failures) == ["broken"]
+    with refused(ModelError, "broken can't finish its answers to 20 inputs", found, "correct its `finish`"):
+        raise result.failures["broken"]
+    asked = []
+    again = label([Prompt("broken", asked)], inputs, cache)
+    assert asked == []
+    np.testing.assert_array_equal(again.predictions["broken"], right(inputs))
+
+
+def test_without_an_answer_there_is_nothing_to_finish(cache):
+    class Finishing(Prompt):
+        def finish(self, predictions):
+            raise AssertionError
+
+    assert label([Finishing("p", [])], [], cache).predictions["p"].shape == (0, 2)
+
+
+def test_a_disk_in_trouble_while_answers_are_finished_ends_the_run(cache):
+    class Finishing(Prompt):
+        def finish(self, predictions):
+            raise StorageError("the disk of the model is full")
+
+    with refused(StorageError, "the disk of the model is full"):
+        label([Finishing("p", [])], texts(3), cache)
+
+
 def test_a_cache_that_can_not_be_written_is_no_fault_of_the_model():
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)

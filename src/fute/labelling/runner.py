@@ -48,9 +48,24 @@ class Answered:
 
     @cached_property
     def predictions(self) -> Floats:
-        """Class probabilities (m, C), calibrated, or scores (m, 1). Raises ValueError for texts and spans."""
-        rows = np.array(self.answers, dtype=np.float32)
-        return self.box.finish(rows.reshape(len(self.rows), len(self.box.labels)))
+        """Class probabilities (m, C), calibrated, or scores (m, 1). Raises ValueError for texts and spans,
+        ModelError where the box can't finish them.
+        """
+        rows = np.array(self.answers, dtype=np.float32).reshape(len(self.rows), len(self.box.labels))
+        if not len(rows):
+            return rows
+        try:
+            checked = check_answers(self.box, self.box.finish(rows), len(rows))
+        except StorageError:
+            raise
+        except Exception as error:  # a box of the user's own raises what it likes
+            own = isinstance(error, FuteError)
+            raise ModelError(
+                f"model {self.box.name} can't finish its answers to {len(rows)} inputs",
+                found=str(error).replace("\n ", ";") if own else f"{type(error).__name__}: {error}",
+                fix="correct its `finish` and run again: its answers are kept",
+            ) from error
+        return np.array(checked, dtype=np.float32)
 
     @cached_property
     def named(self) -> Floats:
@@ -230,10 +245,10 @@ def label(
             stopped = error
         rate = sum(job.asked for job in group if job.error is None) / (time.monotonic() - began)
         rates.update({job.box.name: rate for job in group if job.error is None and job.asked})
-    working = [job for job in jobs if job.error is None]
+    answered = _finish(jobs)
     asked = sum(job.asked for job in jobs)
     return Labelled(
-        answered={job.box.name: job.result() for job in working},
+        answered=answered,
         failures={job.box.name: job.error for job in jobs if job.error is not None},
         stopped=stopped,
         asked=asked,
@@ -268,6 +283,21 @@ def _jobs(
         final = {key: f for key, f in failed.items() if f.kind != "error"}
         jobs.append(_Job(box, fitted[shape], keys, known, final))
     return jobs
+
+
+def _finish(jobs: Sequence[_Job]) -> dict[str, Answered]:
+    """What each job without an error has answered. One whose answers can't be finished gets an error."""
+    answered: dict[str, Answered] = {}
+    for job in [job for job in jobs if job.error is None]:
+        found = job.result()
+        try:
+            if job.box.output in ("class", "score"):
+                _ = found.predictions  # which keeps them
+        except ModelError as error:
+            job.error = error
+        else:
+            answered[job.box.name] = found
+    return answered
 
 
 def _offline(box: BlackBox) -> ModelError:

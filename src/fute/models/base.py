@@ -170,7 +170,9 @@ class BlackBox(ABC):
         return None
 
     def finish(self, predictions: Floats) -> Floats:
-        """What the answers to many inputs together decide, such as a calibration: (n, C) in and out."""
+        """What the answers to many inputs together decide, such as a calibration: (n, C) in and out. What it
+        raises, or gives that `predict` may not, is this model's failure and no other's.
+        """
         return predictions
 
 
