@@ -139,6 +139,69 @@ def test_texts_and_spans_are_kept_as_they_are(cache):
         assert second.predictions == {}
 
 
+CONTEXT = "The old king rode home, and the old queen stayed."
+PLACES = {  # by number: what the model answers, and what is kept of it
+    0: (Span("old king", 4), Span("old king", 4)),
+    1: (Span("old", 32), Span("old", 32)),
+    2: (Span("", -1), Span("", -1)),
+    3: (Span("", 4), Span("", -1)),
+    4: (Span("king", np.int64(8)), Span("king", 8)),
+    5: (Span(CONTEXT, 0), Span(CONTEXT, 0)),
+    6: (Span("old", 5), None),
+    7: (Span("princess", 4), None),
+    8: (Span("king", -1), None),
+    9: (Span("stayed.", -7), None),
+    10: (Span("stayed.", 4000), None),
+    11: (Span("stayed. And", 42), None),
+    12: (Span("king", None), None),
+    13: (Span(None, 4), None),
+}
+
+
+class Places(Moody):
+    shape, labels = "question-context", ()
+
+    def answer(self, item):
+        return PLACES[number(item)][0]
+
+
+class StreamedPlaces(Places, Stream):
+    def __init__(self, output):
+        Stream.__init__(self, "moody")
+        self.output = output
+
+
+@pytest.mark.parametrize("kind", [Places, StreamedPlaces])
+def test_a_span_that_is_not_where_it_says_is_recorded_and_never_kept_as_an_answer(cache, kind):
+    inputs = [Input(f"{i} who?", CONTEXT) for i in PLACES]
+    right = [i for i, (_, kept) in PLACES.items() if kept is not None]
+    for asked in (len(inputs), 0):
+        result = label([kind(output="span")], inputs, cache)
+        answered = result.answered["moody"]
+        assert result.asked == asked
+        assert answered.rows.tolist() == right
+        assert list(answered.answers) == [PLACES[i][1] for i in right]
+        assert result.failed_items() == {"moody": {"misplaced": len(inputs) - len(right)}}
+    assert "'old' from character 5 on, where 'ld ' stands" in answered.failed[6].detail
+    keys = [cache.key(answered.box.fingerprint, item.key) for item in inputs]
+    assert len(cache.get(keys, "span")) == len(right)
+    box = kind(output="span")
+    assert len(pending([box], inputs, cache, retry=True)["moody"]) == len(inputs) - len(right)
+
+
+def test_a_blank_text_is_no_answer(cache):
+    class Blank(Moody):
+        labels = ()
+
+        def answer(self, item):
+            return ["", " \n", "a word"][number(item) % 3]
+
+    result = label([Blank(output="text")], TEXTS[:6], cache)
+    assert result.answered["moody"].rows.tolist() == [2, 5]
+    assert result.failed_items() == {"moody": {"empty": 4}}
+    assert label([Blank(output="text")], TEXTS[:6], cache).asked == 0
+
+
 @pytest.mark.parametrize(
     ("output", "answers"),
     [("class", ["yes"]), ("text", np.zeros((1, 2))), ("span", ["a text"]), ("score", np.zeros((1, 2)))],

@@ -9,6 +9,8 @@ from fute import Dataset, Project
 from fute.core.errors import ConfigError, DataError
 from fute.core.types import Input, Span
 from tests.helpers import csv_text, refused, write
+from tests.surrogates import make as make_surrogate
+from tests.test_cli import call
 
 CONTEXT = "The old king rode home at night."
 
@@ -166,3 +168,39 @@ def test_a_project_of_scores_texts_and_spans_runs_from_end_to_end(tmp_path):
     assert project.space.get("asked").provenance["task"] == "span"
     with refused(ConfigError, "dataset alike has no accuracy", "`output` is score"):
         project.accuracies("alike")
+
+
+SPANS = """\
+surrogate: tiny
+dtype: float32
+method: {name: tupate, steps: 4, num_virtual_tokens: 2}
+corpus: {path: u.jsonl, text: question, text_pair: context}
+datasets:
+  - {name: asked, path: u.jsonl, text: question, text_pair: context, output: span, label: answer}
+models:
+  - {name: reader, command: [python3, reader.py], output: span, shape: question-context}
+  - {name: guesser, command: [python3, reader.py, all], output: span, shape: question-context}
+"""
+READER = """\
+import json, sys
+for line in sys.stdin:
+    item = json.loads(line)
+    wrong = len(sys.argv) > 1 or "three" in item["text"] or "five" in item["text"]
+    span = {"text": item["text"][8:-1], "start": 7 if wrong else 6}
+    print(json.dumps({"id": item["id"], "span": span}), flush=True)
+"""
+
+
+def test_a_model_with_a_few_wrong_spans_is_embedded_by_the_others_and_the_run_says_how_many(tmp_path):
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    make_surrogate("bert", tmp_path / "tiny")
+    write(tmp_path / "fute.yaml", SPANS)
+    write(tmp_path / "reader.py", READER)
+    asked = [{"question": f"What of {w}?", "context": f"It is {w}.", "answer": w, "start": 6} for w in words]
+    write(tmp_path / "u.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+    code, _, said = call("run", "--project", str(tmp_path))
+    assert code == 2, "one model's spans are all wrong"
+    assert "reader: some texts have no answer: 2 misplaced (`fute run --retry` asks again)" in said
+    assert "model guesser answered 0 of 8 texts, too few to embed it" in said
+    assert "found: 8 misplaced" in said
+    assert Project(tmp_path).space.get("reader").provenance["examples"] == 6

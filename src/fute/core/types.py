@@ -58,13 +58,14 @@ class Failure:
     """Why an item has no answer.
 
     Attributes:
-        kind: "empty" (the model said nothing), "unparsed" (nothing in it is a label), "truncated" (it was cut
-            off before its answer), "refused" (the server will never take this item), or "error" (there was no
-            answer at all: asking again may help).
+        kind: "empty" (the model said nothing), "unparsed" (nothing in it is a label), "misplaced" (a span
+            that isn't in its context where it says), "truncated" (it was cut off before its answer),
+            "refused" (the server will never take this item), or "error" (there was no answer at all: asking
+            again may help).
         detail: what was said instead, for people.
     """
 
-    kind: Literal["empty", "unparsed", "truncated", "refused", "error"]
+    kind: Literal["empty", "unparsed", "misplaced", "truncated", "refused", "error"]
     detail: str
 
 

@@ -19,7 +19,7 @@ from fute.core.types import Answer, Answers, Failure, Floats, Input
 from fute.data.corpus import fit
 from fute.labelling.budget import BoxMeter, Budget
 from fute.labelling.cache import PredictionCache
-from fute.models.base import TICK, BlackBox, Usage, check_answers
+from fute.models.base import TICK, BlackBox, Usage, check_answers, usable
 
 # What a run reads of a box before and after it asks: one that can't say them is not asked.
 _SAID = ("shape", "output", "labels", "kind", "group", "price", "is_remote", "fingerprint")
@@ -414,8 +414,8 @@ def _ask(
         own = keys[job.box.name]
         job.asked += len(batch)
         for item, answer in zip(batch, rows, strict=True):
-            fresh[own[item]] = answer
-            job.take(own[item], answer)
+            fresh[own[item]] = usable(item, answer)
+            job.take(own[item], fresh[own[item]])
     cache.put(fresh)
 
 
@@ -459,7 +459,7 @@ def _keep(job: _Job, key: str, answer: Answers | Exception, fresh: dict[str, Ans
     try:
         if isinstance(answer, Exception):
             raise answer
-        fresh[key] = check_answers(job.box, answer, 1)[0]
+        fresh[key] = usable(job.missing[key], check_answers(job.box, answer, 1)[0])
     except StorageError:
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,6 +214,26 @@ def check_answers(box: BlackBox, answers: Any, n: int) -> list[Answer | Failure]
             result[i] = answer
         return result
     return _check_values(box, answers, n)
+
+
+def usable(item: Input, answer: Answer | Failure) -> Answer | Failure:
+    """The checked answer to an item, or a `Failure` where it says nothing about it: a blank text, or a span
+    that isn't in the item's context, if it has one, where it says.
+    """
+    if isinstance(answer, str) and not answer.strip():
+        return Failure("empty", "the model wrote nothing")
+    if not isinstance(answer, Span):
+        return answer
+    if answer.text == "":
+        return Span("", -1)
+    try:
+        text, start = str(answer.text), operator.index(answer.start)
+    except TypeError:
+        return Failure("misplaced", f"{answer!r:.200}")
+    there = item.text_pair[start : start + len(text)] if item.text_pair is not None and start >= 0 else ""
+    if item.text_pair is not None and there != text:
+        return Failure("misplaced", f"{text!r:.80} from character {start} on, where {there!r:.80} stands")
+    return Span(text, start)
 
 
 def _check_values(box: BlackBox, answers: Any, n: int) -> list[Answer | Failure]:
