@@ -18,12 +18,41 @@ CONFIGS = {
     "gpt2": transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=60),
     "gpt_neox": transformers.GPTNeoXConfig(**SIZE, intermediate_size=48),
     "llama": transformers.LlamaConfig(**GATED),
-    "mistral": transformers.MistralConfig(**GATED, sliding_window=40),
     "qwen2": transformers.Qwen2Config(**GATED),
     "qwen3": transformers.Qwen3Config(**GATED, head_dim=8),
     "phi3": transformers.Phi3Config(**GATED, pad_token_id=0),
-    "gemma3": transformers.Gemma3TextConfig(**GATED, head_dim=8, sliding_window=40),
+    "gptj": transformers.GPTJConfig(n_embd=32, n_layer=2, n_head=4, vocab_size=60, rotary_dim=4),
+    "xglm": transformers.XGLMConfig(
+        d_model=32, num_layers=2, attention_heads=4, vocab_size=60, ffn_dim=48, pad_token_id=0
+    ),
 }
+# These look back a window of 40 tokens, or those of a chunk of 40, in all or some of their layers.
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+LLAMA4 = {**GATED, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2, "pad_token_id": 0}
+WINDOWED = {
+    "mistral": transformers.MistralConfig(**GATED, sliding_window=40),
+    "qwen2-window": transformers.Qwen2Config(
+        **GATED, **MIXED, use_sliding_window=True, sliding_window=40, max_window_layers=0
+    ),
+    "gemma3": transformers.Gemma3TextConfig(**GATED, **MIXED, head_dim=8, sliding_window=40),
+    "gpt_oss": transformers.GptOssConfig(
+        **GATED, **MIXED, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=40
+    ),
+    "llama4": transformers.Llama4TextConfig(**LLAMA4, attention_chunk_size=40, no_rope_layers=[1, 0]),
+}
+# These count along the row how far a local layer sees, or by how much a query is scaled.
+ROWS = {
+    "gpt_neo": transformers.GPTNeoConfig(
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        vocab_size=60,
+        attention_types=[[["global", "local"], 1]],
+        window_size=40,
+    ),
+    "llama4-scaled": transformers.Llama4TextConfig(**LLAMA4, no_rope_layers=[0, 0], floor_scale=41),
+}
+PACKING = CONFIGS | WINDOWED | ROWS
 # ALiBi counts distances along the row; the others hand a state from token to token.
 MAMBA = {**SIZE, "state_size": 8}
 ALONE = {
@@ -36,7 +65,7 @@ ALONE = {
     "lfm2": transformers.Lfm2Config(**GATED, layer_types=["conv", "full_attention"]),
     "falcon-h1": transformers.FalconH1Config(**GATED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_state=8),
 }
-EVERY = CONFIGS | ALONE
+EVERY = PACKING | ALONE
 BEGINNING = tuple(range(10, 22))
 QUESTIONS = [
     Question((*BEGINNING, 1), ((5,), (6, 7, 8))),
@@ -87,8 +116,8 @@ def test_scores_after_a_beginning_that_was_read_once_equal_plain_ones(small, con
                 expected = [plain(lm, question.prompt, word) for word in question.words]
                 assert values == pytest.approx(np.array(expected), abs=1e-4)
     assert lengths.count(len(examples)) == (1 if lm._keeps else 0)
-    assert lm._packs == (config in CONFIGS.values())
-    assert lm._keeps == (lm._packs and getattr(config, "sliding_window", None) is None)
+    assert lm._packs == (config in PACKING.values())
+    assert lm._keeps == (config in CONFIGS.values())
 
 
 def greedy(lm: CausalLM, prompt, n: int) -> list[int]:
@@ -133,7 +162,7 @@ def test_what_is_written_after_beginnings_that_were_read_once_is_what_is_written
 def read_lengths(lm: CausalLM, monkeypatch) -> list[int]:
     """How many tokens wide each pass through the model is, from now on."""
     lengths: list[int] = []
-    body = lm._model.base_model
+    body = lm._decoder
     forward = body.forward
 
     @functools.wraps(forward)
@@ -145,13 +174,36 @@ def read_lengths(lm: CausalLM, monkeypatch) -> list[int]:
     return lengths
 
 
-def test_prompts_longer_than_a_sliding_window_are_refused_when_packed(small):
-    lm = small(CONFIGS["mistral"])
-    long = tuple(range(1, 50))
-    one = lm.score([[Question(long, ((5,),))]])[0][0]
-    assert one == pytest.approx([plain(lm, long, (5,))], abs=1e-4), "alone it uses the model's own window"
-    with pytest.raises(ModelError, match="last 40 tokens only"):
-        lm.score([[Question((*long, 1), ((5,),)), Question((*long, 2), ((5,),))]])
+def read_together(lm: CausalLM, monkeypatch, items) -> bool:
+    """Whether each item's prompts are read in one row; either way their scores are the plain ones."""
+    expected = [[[plain(lm, q.prompt, word) for word in q.words] for q in questions] for questions in items]
+    lm.score(items[:1])  # it is tried out when first used
+    lengths = read_lengths(lm, monkeypatch)
+    for questions, values in zip(lm.score(items), expected, strict=True):
+        for scores, wanted in zip(questions, values, strict=True):
+            assert scores == pytest.approx(np.array(wanted), abs=1e-4)
+    return len(lengths) == 1
+
+
+@pytest.mark.parametrize("config", WINDOWED.values(), ids=WINDOWED)
+def test_prompts_are_packed_where_each_fits_into_the_window(small, config, monkeypatch):
+    lm = small(config)
+    text = tuple(np.random.default_rng(0).integers(10, 60, 36).tolist())
+    fits = [Question((*text, i, 9), ((5, 6, 7), (6,))) for i in range(4)]  # the last token isn't read
+    assert sum(len(q.prompt) for q in fits) > 40
+    assert read_together(lm, monkeypatch, [fits, fits[1:]])
+    beyond = [*fits, Question((*text, 5, 9), ((5, 6, 7, 8),))]
+    assert not read_together(lm, monkeypatch, [beyond, fits])
+
+
+@pytest.mark.parametrize("config", ROWS.values(), ids=ROWS)
+def test_prompts_are_packed_where_all_fit_into_what_is_counted_along_the_row(small, config, monkeypatch):
+    lm = small(config)
+    text = tuple(np.random.default_rng(0).integers(10, 60, 16).tolist())
+    fits = [Question((*text, i, i, 9), ((5, 6), (6,))) for i in range(2)]
+    assert read_together(lm, monkeypatch, [fits, fits[1:]])
+    beyond = [Question((*text, i, i, i, 9), ((5, 6), (6,))) for i in range(12)]
+    assert not read_together(lm, monkeypatch, [beyond, fits])
 
 
 def test_logits_that_are_changed_after_the_head_are_refused_not_misread(small):

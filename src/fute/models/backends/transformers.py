@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,6 +65,12 @@ class CausalLM(LanguageModel):
             compile_layers(model)
         return model
 
+    @property
+    def _decoder(self) -> Any:
+        """The model without its output head."""
+        base = self._model.base_model
+        return base if base is not self._model else self._model.model  # Llama 4 misnames its own
+
     @functools.cached_property
     def _head(self) -> Any:
         """The output head in float32: bfloat16 logits are only good to 0.1 nats.
@@ -82,7 +89,7 @@ class CausalLM(LanguageModel):
         with torch.inference_mode():
             ids = torch.arange(4, device=weight.device)[None]
             own = self._model(ids, use_cache=False).logits.float()
-            ours = apply(self._model.base_model(ids, use_cache=False).last_hidden_state)
+            ours = apply(self._decoder(ids, use_cache=False).last_hidden_state)
         if not torch.allclose(own, ours, atol=0.02 * float(own.abs().max()) + 1e-3):
             raise ModelError(
                 f"{self.weights.id}: this architecture ({self._model.config.model_type}) changes its logits "
@@ -91,19 +98,28 @@ class CausalLM(LanguageModel):
         return apply
 
     def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
-        """As `LanguageModel.score`. Questions of one item that begin alike are read together, and what many
-        items begin with is read once; equal to scoring each alone, up to rounding.
+        """As `LanguageModel.score`. Questions of one item that begin alike are read together, unless the
+        model can't (`_packs`) or they are too long for it (`_bounds`), and what many items begin with is read
+        once; equal to scoring each alone, up to rounding.
         """
-        if self._packs:
-            return self._score(items)
-        chains = [[chain] for questions in items for q in questions for chain in _chains(q)]
-        scored = iter(self._score(chains))
+        items = [[Question(begun(q.prompt, self), q.words) for q in questions] for questions in items]
+        alone = [not self._packs or self._is_beyond(questions) for questions in items]
+        each = [
+            [chain]
+            for questions, apart in zip(items, alone, strict=True)
+            for q in (questions if apart else ())
+            for chain in _chains(q)
+        ]
+        chains = iter(self._score(each))
+        packed = iter(self._score([q for q, apart in zip(items, alone, strict=True) if not apart]))
         return [
-            [np.concatenate([next(scored)[0] for _ in _chains(q)]) for q in questions] for questions in items
+            [np.concatenate([next(chains)[0] for _ in _chains(q)]) for q in questions]
+            if apart
+            else next(packed)
+            for questions, apart in zip(items, alone, strict=True)
         ]
 
     def _score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
-        items = [[Question(begun(q.prompt, self), q.words) for q in questions] for questions in items]
         trees, owners = _plant(items)
         results: list[list[Floats]] = [[np.empty(0, np.float32)] * len(questions) for questions in items]
         for shared, chosen in self._passes(trees):
@@ -168,19 +184,24 @@ class CausalLM(LanguageModel):
             for tree in trees
         ]
 
-    def _check_window(self, length: int) -> None:
-        """A packed sequence brings its own mask, which knows nothing of sliding windows.
-
-        Raises:
-            ModelError: the sequence is longer than the model's window.
+    @functools.cached_property
+    def _bounds(self) -> tuple[float, float]:
+        """How many tokens one prompt, and how many a packed sequence may have for its own mask and positions
+        to say all that its tokens see: layers may look at a window or a chunk of what stands before them
+        only, and may count it along the row.
         """
-        window = getattr(self._model.config, "sliding_window", None)
-        if window is not None and length > window:
-            raise ModelError(
-                f"{self.weights.id} attends to its last {window} tokens only",
-                found=f"a packed prompt of {length} tokens",
-                fix=f"set `max_tokens` below {window}, or leave prompts that begin alike out",
-            )
+        config = self._model.config
+        reaches = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        rows = [getattr(config, "window_size", None)]  # of GPT-Neo
+        if getattr(config, "attn_temperature_tuning", False):  # of Llama 4
+            rows.append(config.floor_scale - 1)
+        prompt, row = (min((n for n in part if n), default=math.inf) for part in (reaches, rows))
+        return prompt, row
+
+    def _is_beyond(self, questions: Sequence[Question]) -> bool:
+        longest = max(len(q.prompt) + max(map(len, q.words)) - 1 for q in questions)
+        together = sum(len(q.prompt) + sum(len(word) - 1 for word in q.words) for q in questions)
+        return longest > self._bounds[0] or together > self._bounds[1]
 
     def _states(self, trees: Sequence[TokenTree], shared: int, past: Any = None) -> Any:
         """Last hidden states (trees, longest rest, width) of all tokens but the first, `shared` ones. `past`,
@@ -197,7 +218,6 @@ class CausalLM(LanguageModel):
         if not shared and all(tree.is_chain for tree in trees):
             # Padding stands to the right, where causal attention never looks: no mask needed.
             return self._body(ids.to(device), past)
-        self._check_window(shared + max(sizes))
         positions = torch.zeros_like(ids)
         mask = torch.ones(len(trees), 1, longest, shared + longest, dtype=torch.bool)
         # A padding position sees itself, since a softmax over nothing is NaN.
@@ -205,6 +225,8 @@ class CausalLM(LanguageModel):
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
             positions[row, :size] = torch.tensor(tree.depths[shared:])
             mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
+        if self._model.config._attn_implementation != "sdpa":  # others add the mask to their scores
+            mask = torch.where(mask, 0.0, torch.finfo(self._model.dtype).min).to(self._model.dtype)
         given = {"attention_mask": mask.to(device), "position_ids": positions.to(device)}
         if shared and past is None:
             past = self._begin(tuple(trees[0].tokens[:shared]))
@@ -213,7 +235,7 @@ class CausalLM(LanguageModel):
     def _body(self, ids: Any, past: Any, **given: Any) -> Any:
         if past is not None:
             given["past_key_values"] = past
-        return self._model.base_model(ids, **given, use_cache=past is not None).last_hidden_state
+        return self._decoder(ids, **given, use_cache=past is not None).last_hidden_state
 
     def _uncompiled(self) -> contextlib.AbstractContextManager[Any]:
         """Run layers as they are: where keys and values grow, each would be compiled on its own."""
@@ -228,7 +250,7 @@ class CausalLM(LanguageModel):
         from transformers import DynamicCache
 
         with torch.inference_mode(), self._uncompiled():
-            read = self._model.base_model(torch.arange(4, device=self._model.device)[None], use_cache=True)
+            read = self._decoder(torch.arange(4, device=self._model.device)[None], use_cache=True)
         kept = read.get("past_key_values", read.get("cache_params"))
         return [type(layer) for layer in kept.layers] if isinstance(kept, DynamicCache) else None
 
@@ -245,7 +267,7 @@ class CausalLM(LanguageModel):
         """
         from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-        takes = inspect.signature(self._model.base_model.forward).parameters
+        takes = inspect.signature(self._decoder.forward).parameters
         return (
             "position_ids" in takes
             and not getattr(self._model.config, "alibi", False)
@@ -257,9 +279,8 @@ class CausalLM(LanguageModel):
         """Whether keys and values of a beginning say all about it: every layer attends to all before it."""
         if not self._packs:
             return False
-        config = self._model.config
-        layers = getattr(config, "layer_types", None) or ()
-        return getattr(config, "sliding_window", None) is None and set(layers) <= {"full_attention"}
+        layers = getattr(self._model.config, "layer_types", None) or ()
+        return self._bounds == (math.inf, math.inf) and set(layers) <= {"full_attention"}
 
     @functools.cached_property
     def _begin(self) -> Callable[[TokenIds], Any]:
@@ -272,7 +293,7 @@ class CausalLM(LanguageModel):
 
         ids = torch.tensor([tokens], device=self._model.device)
         with self._uncompiled():
-            read = self._model.base_model(ids, past_key_values=DynamicCache(), use_cache=True).past_key_values
+            read = self._decoder(ids, past_key_values=DynamicCache(), use_cache=True).past_key_values
         return _read_only()([(layer.keys, layer.values) for layer in read.layers])
 
     def _write(self, units: Sequence[Sequence[TokenIds]], max_new_tokens: int) -> list[Written]:
