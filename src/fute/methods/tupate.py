@@ -45,6 +45,8 @@ class TuPaTE:
             of low rank at queries and values).
         num_virtual_tokens: length of the prefix in every layer.
         where: the prefix's layers: "all", or of an encoder-decoder those of its "encoder" or "decoder".
+        top_layers: only the last so many layers of each part of the surrogate are tuned; 0: all. What those
+            below make of a text is made once, for all epochs and models.
         rank: of LoRA's steps.
         pool: "layers" (mean over layers, as in the paper), "tokens" (mean over virtual tokens) or "none".
         head: what it starts from: the "labels", or "noise" drawn from the seed, one row for each label in
@@ -67,11 +69,14 @@ class TuPaTE:
     """
 
     name: ClassVar[str] = "tupate"
-    defining: ClassVar[tuple[str, ...]] = ("adapter", "num_virtual_tokens", "where", "rank", "pool", "head")
+    defining: ClassVar[tuple[str, ...]] = (
+        *("adapter", "num_virtual_tokens", "where", "top_layers", "rank", "pool", "head"),
+    )
 
     adapter: str = "prefix"
     num_virtual_tokens: int = 16
     where: str = "all"
+    top_layers: int = 0
     rank: int = 8
     pool: str = "layers"
     head: str = "labels"
@@ -85,6 +90,8 @@ class TuPaTE:
 
     def __post_init__(self) -> None:
         check_options(self, _CHOICES, ("num_virtual_tokens", "rank", "steps", "batch_size", "max_tokens"))
+        if self.top_layers < 0:
+            raise ConfigError("tupate: `top_layers` must be at least 0", found=str(self.top_layers))
         if self.pool == "tokens" and self.adapter != "prefix":
             raise ConfigError(f"tupate: `adapter: {self.adapter}` has no tokens to pool", fix="pool layers")
 
@@ -124,8 +131,11 @@ class TuPaTE:
         from fute.surrogates.prefix_attention import Prefix
 
         if self.adapter == "prefix":
-            return Prefix(model, self.num_virtual_tokens, seed, self.where).to(model.device)
-        return BitFit(model) if self.adapter == "bitfit" else LoRA(model, self.rank, seed)
+            prefix = Prefix(model, self.num_virtual_tokens, seed, self.where, self.top_layers)
+            return prefix.to(model.device)
+        if self.adapter == "bitfit":
+            return BitFit(model, self.top_layers)
+        return LoRA(model, self.rank, seed, self.top_layers)
 
     def _pooled(self, change: dict[str, Floats]) -> Floats:
         if self.adapter == "prefix":  # (layers, heads, tokens, head size) of keys and of values

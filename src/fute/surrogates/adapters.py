@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fute.core.errors import ModelError
+from fute.surrogates.stack import top
 
 # Layers that make queries and values, by the names that transformers' families give them.
 _QUERY_VALUE = {"query", "value", "q", "v", "q_proj", "v_proj", "query_proj", "value_proj", "q_lin", "v_lin"}
@@ -37,6 +38,11 @@ class Adapter(Protocol):
         """Which of the model's states depend on the tensors: what others are can be kept."""
         ...
 
+    @property
+    def below(self) -> int:
+        """How many first layers of what reads the input stay as they are: their states can be kept."""
+        ...
+
     def attached(self) -> contextlib.AbstractContextManager[None]:
         """While this is open, the model runs with the tensors."""
         ...
@@ -47,6 +53,7 @@ class Nothing:
 
     tensors: Mapping[str, Tensor] = {}
     reach: Reach = "nothing"
+    below = 0
 
     def attached(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -56,6 +63,7 @@ class Whole:
     """These parameters of the model, in place: all that are its own."""
 
     reach: Reach = "all"
+    below = 0
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.tensors: Mapping[str, Tensor] = parameters
@@ -67,11 +75,13 @@ class Whole:
 
 
 class _Steps:
-    """Tensors that forward hooks add to the outputs of layers."""
+    """Tensors that forward hooks add to the outputs of layers: of all, or of the last `top_layers`."""
 
     reach: Reach = "all"
 
-    def __init__(self) -> None:
+    def __init__(self, model: Any, top_layers: int) -> None:
+        inside, self.below = top(model, top_layers) if top_layers else (set(model.modules()), 0)
+        self._modules = [(name, module) for name, module in model.named_modules() if module in inside]
         self.tensors: dict[str, Tensor] = {}
         self._hooks: list[tuple[nn.Module, Any]] = []
 
@@ -94,9 +104,9 @@ class BitFit(_Steps):
         ModelError: the model has no biases.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        for name, module in model.named_modules():
+    def __init__(self, model: Any, top_layers: int = 0) -> None:
+        super().__init__(model, top_layers)
+        for name, module in self._modules:
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter) and "pooler" not in name:
                 step = nn.Parameter(torch.zeros_like(bias))
@@ -118,10 +128,10 @@ class LoRA(_Steps):
         ModelError: the model's attention layers have names that fute doesn't know.
     """
 
-    def __init__(self, model: Any, rank: int, seed: int) -> None:
-        super().__init__()
+    def __init__(self, model: Any, rank: int, seed: int, top_layers: int = 0) -> None:
+        super().__init__(model, top_layers)
         generator = torch.Generator().manual_seed(seed)
-        for name, module in model.named_modules():
+        for name, module in self._modules:
             if name.rpartition(".")[2] not in _QUERY_VALUE | _FUSED or not isinstance(
                 module, nn.Linear | Conv1D
             ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from fute.core.types import Input, Output
 from fute.surrogates.base import Surrogate, represent, states
+from fute.surrogates.stack import resumed, states_below
 
 Item = tuple[str, Input]
 _MOST_KEPT = 4 << 30  # bytes; the oldest are forgotten first
@@ -52,22 +55,31 @@ class Frozen:
         """Make the encoder states that `encoded` will be asked for: of many inputs at once, for then there
         are more of each length.
         """
-        self._states(inputs)
+        self._states("states", inputs, functools.partial(states, self.model))
 
     def encoded(self, inputs: Sequence[Input]) -> tuple[Tensor, Tensor]:
         """An encoder-decoder's encoder states, padded: (n, T, d), and their mask, int64 (n, T)."""
-        rows = self._states(inputs)
+        rows = self._states("states", inputs, functools.partial(states, self.model))
         sizes = torch.tensor([len(row) for row in rows], device=rows[0].device)
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return padded, (torch.arange(padded.shape[1], device=sizes.device) < sizes[:, None]).long()
 
-    def _states(self, inputs: Sequence[Input]) -> list[Tensor]:
+    def resumed(self, inputs: Sequence[Input], below: int) -> contextlib.AbstractContextManager[None]:
+        """While this is open, the model reads these inputs, together, from what its first `below` layers made
+        of them: these are run once for each input.
+        """
+        if not below:
+            return contextlib.nullcontext()
+        made = functools.partial(states_below, self.model, below=below)
+        rows = self._states(f"below {below}", inputs, made)
+        return resumed(self.model, below, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+
+    def _states(self, what: str, inputs: Sequence[Input], made: Callable[[Any], Tensor]) -> list[Tensor]:
         def read(tokens: Any) -> list[Tensor]:
             sizes = tokens["attention_mask"].sum(1).tolist()
-            rows = zip(states(self.model, tokens), sizes, strict=True)
-            return [row[:size].clone() for row, size in rows]
+            return [row[:size].clone() for row, size in zip(made(tokens), sizes, strict=True)]
 
-        return self._of("states", inputs, read)
+        return self._of(what, inputs, read)
 
     def _of(self, what: str, inputs: Sequence[Input], read: Callable[[Any], list[Tensor]]) -> list[Tensor]:
         missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]

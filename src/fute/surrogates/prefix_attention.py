@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 from fute.core.errors import ConfigError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
+from fute.surrogates.stack import top
 
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
@@ -155,6 +156,7 @@ class Prefix(nn.Module):
         seed: the start is drawn from it, normal with deviation 0.02, so that equal seeds start alike.
         where: "all" attention layers, or of an encoder-decoder only those of its "encoder" or "decoder"
             (which attends to itself and to the encoder).
+        top_layers: only the last so many layers of each part; 0: all.
 
     Attributes:
         keys, values: (layers, key-value heads, num_virtual_tokens, head size).
@@ -163,7 +165,9 @@ class Prefix(nn.Module):
         ConfigError: `where` names a part that the model doesn't have.
     """
 
-    def __init__(self, model: Any, num_virtual_tokens: int, seed: int, where: str = "all") -> None:
+    def __init__(
+        self, model: Any, num_virtual_tokens: int, seed: int, where: str = "all", top_layers: int = 0
+    ) -> None:
         super().__init__()
         model.set_attn_implementation(IMPLEMENTATION)
         self.reach: Reach = "decoder" if where == "decoder" else "all"
@@ -175,6 +179,10 @@ class Prefix(nn.Module):
                 )
             inside = set(model.get_encoder().modules())
             self._layers = [layer for layer in self._layers if (layer[0] in inside) == (where == "encoder")]
+        self.below = 0
+        if top_layers:
+            last, self.below = top(model, top_layers)
+            self._layers = [layer for layer in self._layers if layer[0] in last]
         heads, size = self._layers[0][1]
         shape = (2, len(self._layers), heads, num_virtual_tokens, size)
         start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02

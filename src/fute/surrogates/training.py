@@ -234,9 +234,7 @@ class Training:
     ) -> Tensor:
         """Logits (n, C), or scores (n, 1), of these rows; `exact`: in float32 in any case."""
         with adapter.attached():
-            read = self._read(
-                [self.examples.inputs[i] for i in rows], "all" if exact else adapter.reach, exact
-            )
+            read = self._read([self.examples.inputs[i] for i in rows], adapter, exact)
         outputs: Tensor = read @ head.T
         return outputs
 
@@ -253,13 +251,14 @@ class Training:
             return 0.5 * (outputs - targets).square().sum(-1)
         return -(targets * outputs.log_softmax(-1)).sum(-1)
 
-    def _read(self, inputs: Sequence[Input], reach: Reach, exact: bool) -> Any:
+    def _read(self, inputs: Sequence[Input], adapter: Adapter, exact: bool) -> Any:
+        reach: Reach = "all" if exact else adapter.reach
         if reach == "nothing":
             return self.frozen.representations(inputs)
         if reach == "decoder" and family(self.model) == "encoder-decoder":
             encoded, mask = self.frozen.encoded(inputs)
             return represent(self.model, {"attention_mask": mask}, encoded)
-        with self._precision(exact):
+        with self._precision(exact), self.frozen.resumed(inputs, 0 if exact else adapter.below):
             return represent(self.model, self._tokenize(inputs))
 
     def _precision(self, exact: bool) -> torch.autocast:
