@@ -199,7 +199,7 @@ class CausalLM(LanguageModel):
         return prompt, row
 
     def _is_beyond(self, questions: Sequence[Question]) -> bool:
-        longest = max(len(q.prompt) + max(map(len, q.words)) - 1 for q in questions)
+        longest = max((len(q.prompt) + max(map(len, q.words)) - 1 for q in questions), default=0)
         together = sum(len(q.prompt) + sum(len(word) - 1 for word in q.words) for q in questions)
         return longest > self._bounds[0] or together > self._bounds[1]
 
