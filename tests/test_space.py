@@ -426,7 +426,7 @@ def run_pair(script, folder):
 
 def test_of_two_processes_that_begin_a_space_with_different_specs_one_is_refused(tmp_path):
     script = """
-        for i in range(20):
+        for i in range(8):
             space = Space(folder / f"space {i}")
             meet(i)
             try:
@@ -448,7 +448,7 @@ def test_of_two_processes_that_add_a_dataset_and_a_model_of_one_name_one_is_refu
     script = """
         space = Space(folder / "space")
         space.add(embedding(f"other {me}"))
-        for i in range(20):
+        for i in range(8):
             meet(i)
             try:
                 space.add(embedding(f"name {i}", "model" if me == "a" else "dataset"))
