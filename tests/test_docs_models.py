@@ -40,6 +40,7 @@ INSTEAD = {
     "nli": {"transformers": "nli-model"},
     "reader": {"transformers": "squad2-model"},
     "chooser": {"transformers": "race-model"},
+    "stars": {"transformers": "star-model"},
 }
 NEEDS = {
     "mini": (find_spec("xllamacpp"), "OpenAI's server is stood for by llama.cpp, which isn't installed"),
@@ -72,6 +73,11 @@ def write_models(folder):
             transformers.BertForSequenceClassification,
             "nli-model",
             {"id2label": dict(enumerate(["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]))},
+        ),
+        (
+            transformers.BertForSequenceClassification,
+            "star-model",
+            {"id2label": dict(enumerate(["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]))},
         ),
         (transformers.BertForQuestionAnswering, "squad2-model", {}),
         (transformers.BertForMultipleChoice, "race-model", {}),
