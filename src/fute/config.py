@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from fute.core.errors import ConfigError, did_you_mean, listing
 from fute.core.section import Name, Section
 from fute.core.types import Output
+from fute.data.corpus import Corpus
+from fute.data.dataset import Dataset
 from fute.models.kinds import KINDS
 from fute.models.section import ModelSection
 from fute.presets import with_preset
@@ -110,6 +112,22 @@ class DatasetConfig(_Source):
     test: float = Field(default=0.0, ge=0.0, lt=1.0)
     few: int | None = Field(default=None, ge=2)
     task: str | None = None
+
+
+_Data = TypeVar("_Data", Corpus, Dataset)
+
+
+def read_source(kind: type[_Data], source: CorpusConfig | DatasetConfig, folder: Path = Path()) -> _Data:
+    """The rows of a source whose file, or local copy of the hub's, lies in the folder."""
+    if source.path is not None:
+        return kind.from_file(folder / source.path, encoding=source.encoding, **source.columns)
+    name = local(folder, str(source.hf))
+    return kind.from_hub(name, config=source.config, split=source.split, **source.columns)
+
+
+def local(folder: Path, name: str) -> str:
+    """A name as it is, or the path of what lies in the folder under it."""
+    return str(folder / name) if (folder / name).exists() else name
 
 
 def _kind_of(model: Any) -> str | None:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fute.api import Embedder, Work, accuracy, answers_labels, model_examples, model_provenance
-from fute.config import CorpusConfig, DatasetConfig, ProjectConfig, read_project
+from fute.config import DatasetConfig, ProjectConfig, local, read_project, read_source
 from fute.core.errors import (
     BudgetError,
     ConfigError,
@@ -51,8 +51,6 @@ _GUESSED_FLOPS = {"bfloat16": 2.5e11, "float32": 1.2e11}
 
 # Seconds that compiling must save to be recommended: it takes up to half a minute itself.
 _COMPILING_PAYS = 45.0
-
-_Data = TypeVar("_Data", Corpus, Dataset)
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Project:
         """
         c = self.config
         options = c.method.options if method == c.method.name else options_of(c.preset, method)
-        through = self._local(surrogate or c.surrogate)
+        through = local(self.folder, surrogate or c.surrogate)
         return Embedder.create(method, options, through, c.seed, c.dtype, self.state)
 
     @cached_property
@@ -143,7 +141,7 @@ class Project:
 
     @cached_property
     def corpus(self) -> Corpus:
-        return self._read(Corpus, self.config.corpus)
+        return read_source(Corpus, self.config.corpus, self.folder)
 
     @cached_property
     def datasets(self) -> dict[str, tuple[Dataset, Dataset]]:
@@ -151,7 +149,7 @@ class Project:
         return {d.name: self._split(d) for d in self.config.datasets}
 
     def _split(self, source: DatasetConfig) -> tuple[Dataset, Dataset]:
-        train, held_out = self._read(Dataset, source).split(source.test, source.seed)
+        train, held_out = read_source(Dataset, source, self.folder).split(source.test, source.seed)
         return train if source.few is None else train.few(source.few, source.seed), held_out
 
     @property
@@ -162,16 +160,6 @@ class Project:
     def _able(self, dataset: Dataset) -> list[BlackBox]:
         """The models that answer its labels."""
         return [model for model in self.models if answers_labels(model, dataset)]
-
-    def _read(self, kind: type[_Data], source: CorpusConfig | DatasetConfig) -> _Data:
-        if source.path is not None:
-            return kind.from_file(self.folder / source.path, encoding=source.encoding, **source.columns)
-        name = self._local(str(source.hf))
-        return kind.from_hub(name, config=source.config, split=source.split, **source.columns)
-
-    def _local(self, name: str) -> str:
-        """A name as it is, or the path of what lies in the project's folder under it."""
-        return str(self.folder / name) if (self.folder / name).exists() else name
 
     @cached_property
     def sections(self) -> list[ModelSection]:

@@ -9,21 +9,15 @@ from fute.cli import show
 from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
 from fute.core.progress import Progress
+from fute.reproduce import figures, prompts
 from fute.reproduce.efficiency import COSTS, costs, crossing
 from fute.reproduce.evidence import Evidence
-from fute.reproduce.figures import draw, prompts, source_models
+from fute.reproduce.figures import draw, source_models
 from fute.reproduce.prompts import GRIDS, run_grid, saved_grids, table_of
-from fute.reproduce.table import SETTINGS, TransferResults, table
+from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
 
 TABLES = {"table1": list(SETTINGS)[:4], "table2": ["cross-domain"], "table3": []}
-_PROMPT_METRICS = {
-    "performance": "performance",
-    "performance_rate": "rate",
-    "ndcg_linear": "NDCG",
-    "spearman": "Spearman",
-    "regret@1": "regret",
-}
 
 
 def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> None:
@@ -48,12 +42,12 @@ def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progre
     if what in ("figure3", "figureA1"):
         grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
         evidence = Evidence(grid, work / "transfer" / "evidence", progress)
-        shown = source_models(evidence, "FUTE+TuPaTE", datasets=what == "figureA1")
+        points = source_models(evidence, "FUTE+TuPaTE", datasets=what == "figureA1")
         title = "source models, by FUTE with TuPaTE"
     else:
-        shown = prompts(work / "prompts", scale, names=what == "figureA2")
+        points = figures.prompts(work / "prompts", scale, names=what == "figureA2")
         title = "prompts, by linear probes"
-    show.remark(faithfulness(draw(shown, out / what, f"{len(shown)} task embeddings of {title}")))
+    show.remark(faithfulness(draw(points, out / what, f"{len(points)} task embeddings of {title}")))
     return [(out / what).with_suffix(ending) for ending in (".svg", ".png", ".html")]
 
 
@@ -82,9 +76,9 @@ def print_efficiency(made: dict[str, dict[str, Any]]) -> None:
         columns.append(("fute costs no more from … datasets on", "right"))
         rows = []
         for way, line in lines.items():
-            shown = ["{:,.0f} + {:,.0f}".format(*line[what]) for what in COSTS]
+            amounts = ["{:,.0f} + {:,.0f}".format(*line[what]) for what in COSTS]
             since = ", ".join(f"{n or '–'} ({what})" for what, n in line["cheaper_from"].items())
-            rows.append([way, *shown, "" if way == "fute" else since])
+            rows.append([way, *amounts, "" if way == "fute" else since])
         show.table(grid, columns, rows)
 
 
@@ -116,25 +110,7 @@ def print_tables(parts: dict[str, dict[str, dict[str, Any]]]) -> None:
         if not lines:
             show.remark(f"{part}: too few pairs were run yet")
             continue
-        first = next(iter(lines.values()))
-        if "lead" in first:
-            columns = [
-                "ρ ↓",
-                "NDCG ↑",
-                "NDCG, unscaled ↑",
-                "regret@1 ↓",
-                "Spearman ↑",
-                "targets",
-                "fute leads by",
-            ]
-            rows = [[way, *_transfer_row(line)] for way, line in lines.items()]
-        else:
-            columns = list(_PROMPT_METRICS.values())
-            rows = [[way, *(f"{line[name]:.3f}" for name in _PROMPT_METRICS)] for way, line in lines.items()]
-        show.table(part, [("way", "left"), *((name, "right") for name in columns)], rows)
-
-
-def _transfer_row(line: dict[str, Any]) -> list[str]:
-    mean, low, high = line["lead"]
-    numbers = [f"{line[name]:.3f}" for name in ("ndcg", "ndcg_raw", "regret", "spearman")]
-    return [f"{line['rho']:.2f}", *numbers, str(line["cells"]), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"]
+        has_leads = "lead" in next(iter(lines.values()))
+        headings, texts = (COLUMNS, shown) if has_leads else (prompts.COLUMNS, prompts.shown)
+        columns = [("way", "left"), *((name, "right") for name in headings.values())]
+        show.table(part, columns, [[way, *texts(line)] for way, line in lines.items()])

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from fute.api import Embedder, Work, dataset_provenance, model_examples, model_provenance
 from fute.choosing.evidence import OF_STATES
+from fute.config import read_source
 from fute.core.progress import Progress, silent
-from fute.core.types import Examples, TaskEmbedding
+from fute.core.types import Examples, Floats, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.data.splits import sample_indices
@@ -74,13 +75,14 @@ class Evidence:
 
     def __init__(self, grid: Transfer, folder: Path, progress: Progress = silent) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
+        self._embedders: dict[tuple[str, str], Embedder] = {}
+        self._spaces: dict[str, dict[str, TaskEmbedding]] = {}
+        self._bases: dict[str, Features] = {}
+        self._states: dict[tuple[str, str], dict[str, Floats]] = {}
 
     @cached_property
     def corpus(self) -> Corpus:
-        given = self.grid.recipe.corpus
-        if given.hf is not None:
-            return Corpus.from_hub(given.hf, config=given.config, split=given.split, **given.columns)
-        return Corpus.from_file(str(given.path), encoding=given.encoding, **given.columns)
+        return read_source(Corpus, self.grid.recipe.corpus)
 
     def few(self, target: Task) -> Dataset:
         """The rows that a target's DTE may see: those that models are fine-tuned on there."""
@@ -137,24 +139,18 @@ class Evidence:
 
     def _kept(self, way: Way, name: str, work: Callable[[], Work]) -> TaskEmbedding:
         """The embedding of that name, made only where its space doesn't hold it."""
-        embedder, space = self._embedder(way), self._space(way)
-        found = self._held(way).get(name)
-        if found is None:
+        held = self._held(way)
+        if name not in held:
             self.progress(f"{way.method}: {name}", 0, 1)
-            found = embedder.embed(*work(), self.progress)
-            space.add(found)
-            self._held(way)[name] = found
-        return found
+            held[name] = self._embedder(way).embed(*work(), self.progress)
+            self._space(way).add(held[name])
+        return held[name]
 
     def _held(self, way: Way) -> dict[str, TaskEmbedding]:
-        place = self._space(way).path
-        if place not in self._all:
-            self._all[place] = {e.name: e for e in self._space(way).embeddings()}
-        return self._all[place]
-
-    @cached_property
-    def _all(self) -> dict[Path, dict[str, TaskEmbedding]]:
-        return {}
+        space = self._space(way)
+        if space.path.name not in self._spaces:
+            self._spaces[space.path.name] = {e.name: e for e in space.embeddings()}
+        return self._spaces[space.path.name]
 
     def _space(self, way: Way) -> Space:
         return Space(self.folder / "spaces" / f"{self._embedder(way).spec.fingerprint}-{way.rows}")
@@ -165,13 +161,11 @@ class Evidence:
             self._embedders[key] = Embedder.create(way.method, way.options, folder=self.folder)
         return self._embedders[key]
 
-    @cached_property
-    def _embedders(self) -> dict[tuple[str, str], Embedder]:
-        return {}
-
     def _text_emb(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         """Cosines of the mean last states of the base itself, before it was fine-tuned."""
-        features = self._features(base.weights)
+        if base.weights not in self._bases:
+            self._bases[base.weights] = self._features(base.weights)
+        features = self._bases[base.weights]
         mine = features(self.few(target).inputs).mean(axis=0)
         others = {s.name: features(self.learnt(s).inputs).mean(axis=0) for s in sources}
         return {
@@ -192,10 +186,21 @@ class Evidence:
             ways, truth = dict(OF_STATES), rows.classes
         found: dict[str, Scores] = {name: {} for name in ways}
         for source in sources:
-            features = self._features(str(self.grid.source_model(base, source)), layer=None)(rows.inputs)
+            states = self._states_of(base, source)[target.name]
             for name, score in ways.items():
-                found[name][source.name] = score(features, truth)
+                found[name][source.name] = score(states, truth)
         return found
+
+    def _states_of(self, base: BaseConfig, source: Task) -> dict[str, Floats]:
+        """Of a source model: target → states of its rows. All are read at once, so that it is loaded once."""
+        key = base.name, source.name
+        if key not in self._states:
+            rows = {t.name: self.few(t).inputs for t in self.grid.tasks if t.train.output != "span"}
+            features = self._features(str(self.grid.source_model(base, source)), layer=None)
+            read = features([item for own in rows.values() for item in own])
+            ends = np.cumsum([len(own) for own in rows.values()])[:-1]
+            self._states[key] = dict(zip(rows, np.split(read, ends), strict=True))
+        return self._states[key]
 
     def _features(self, weights: str, layer: int | None = -1) -> Features:
         return Features(Surrogate(weights), self.folder / "features.sqlite", layer)

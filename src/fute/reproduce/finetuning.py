@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from fute.reproduce.quality import quality
 from fute.weights.load import device, load_base, load_tokenizer
 from fute.weights.locate import Weights
 
+LOSSES = "losses.json"
 _CLASSES = {
     "class": "AutoModelForSequenceClassification",
     "score": "AutoModelForSequenceClassification",
@@ -60,8 +62,8 @@ def fine_tune(
     Args:
         start: an encoder's or a decoder's weights; a head among them is left out.
         dataset: of classes, scores or spans.
-        to: the folder that is written: a whole model with its tokenizer, for `HFModel`. There is never a
-            half of one.
+        to: the folder that is written: a whole model with its tokenizer, for `HFModel`, and the losses as
+            `LOSSES`. There is never a half of one.
         seed: of rows, head, order and dropout.
         layers: keep the lowest so many layers only; None keeps all.
 
@@ -118,6 +120,7 @@ def fine_tune(
                 )
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
+            (made / LOSSES).write_text(json.dumps(losses))
             made.rename(to)
     return losses
 

@@ -83,3 +83,18 @@ def table_of(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     metrics = [{way["name"]: way["metrics"] for way in found["ways"]} for found in comparisons]
     table = {way: mean_over_targets([one[way] for one in metrics]) for way in ways}
     return dict(sorted(table.items(), key=lambda item: -item[1]["performance_rate"]))
+
+
+# A metric → its heading.
+COLUMNS = {
+    "performance": "performance",
+    "performance_rate": "rate",
+    "ndcg_linear": "NDCG",
+    "spearman": "Spearman",
+    "regret@1": "regret@1",
+}
+
+
+def shown(row: Mapping[str, float]) -> list[str]:
+    """A way's metrics as people read them: a text for each of `COLUMNS`."""
+    return [f"{row[metric]:.3f}" for metric in COLUMNS]

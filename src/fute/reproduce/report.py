@@ -12,12 +12,11 @@ import numpy as np
 
 from fute.choosing.candidates import HYBRID, OURS
 from fute.core.errors import ConfigError, FuteError
-from fute.reproduce.prompts import saved_grids, table_of
-from fute.reproduce.table import SETTINGS, TransferResults, least_lead, table
+from fute.reproduce import prompts
+from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, least_lead, shown, table
 
 _DATASET_WAYS = ("TaskEmb", "TuPaTE")
 _MODEL_WAYS = (*_DATASET_WAYS, "TextEmb", "sentence embeddings", "LogME", "H-score", "DataSize")
-_PROMPT_METRICS = ("performance", "performance_rate", "ndcg_linear", "spearman", "regret@1")
 
 
 class Aim(NamedTuple):
@@ -36,7 +35,7 @@ class Aim(NamedTuple):
 
 def prompt_selection(out: Path) -> Aim:
     """By which metric fute's prompts are least ahead of the best label-free baseline's, over all grids."""
-    table = table_of(_comparisons(out))
+    table = prompts.table_of(_comparisons(out))
     ahead = min(
         table[OURS][metric] - max(row[metric] for way, row in table.items() if way not in (OURS, HYBRID))
         for metric in ("performance_rate", "ndcg_linear")
@@ -64,7 +63,7 @@ AIMS: Mapping[str, Callable[[Path], Aim]] = {
 
 
 def _comparisons(out: Path) -> list[dict[str, Any]]:
-    found = [comparison for grid in saved_grids(out) for comparison in grid["comparisons"]]
+    found = [comparison for grid in prompts.saved_grids(out) for comparison in grid["comparisons"]]
     if not found:
         raise ConfigError(f"{out} holds no results of prompts", fix="fute reproduce table3 --data DIR")
     return found
@@ -112,15 +111,14 @@ def _prompts(out: Path) -> Iterator[str]:
     yield "`+ CBM`: after calibration by marginalisation. `fute` asks the LLM for U only, and for no text of"
     yield "the dataset."
     yield ""
-    grids = saved_grids(out)
+    grids = prompts.saved_grids(out)
     lines = {"all grids": _comparisons(out), **{grid["grid"]: grid["comparisons"] for grid in grids}}
     for name, comparisons in lines.items():
         datasets = [found["dataset"] for found in comparisons]
         yield f"### {name}: {len(set(datasets))} datasets, {len(comparisons)} comparisons"
         yield ""
-        own = table_of(comparisons)
-        rows = [[way, *(f"{row[metric]:.3f}" for metric in _PROMPT_METRICS)] for way, row in own.items()]
-        yield from _markdown(["way", "performance", "rate", "NDCG", "Spearman", "regret@1"], rows)
+        rows = [[way, *prompts.shown(row)] for way, row in prompts.table_of(comparisons).items()]
+        yield from _markdown(["way", *prompts.COLUMNS.values()], rows)
     columns = [column.replace(".", " ") for column in paper["columns"]]
     for task, title in (("sa", "sentiment"), ("nli", "natural language inference")):
         yield f"### The paper, {title} (per cent)"
@@ -147,28 +145,8 @@ def _sources(out: Path) -> Iterator[str]:
             continue
         yield f"### {setting}"
         yield ""
-        yield from _markdown(
-            [
-                "way",
-                "ρ ↓",
-                "NDCG ↑",
-                "unscaled NDCG ↑",
-                "regret@1 ↓",
-                "Spearman ↑",
-                "targets",
-                "fute leads by",
-            ],
-            [
-                [
-                    way,
-                    f"{line.rho:.2f}",
-                    *(f"{v:.3f}" for v in (line.ndcg, line.ndcg_raw, line.regret, line.spearman)),
-                    str(line.cells),
-                    "{:+.3f} [{:+.3f}, {:+.3f}]".format(*line.lead),
-                ]
-                for way, line in lines.items()
-            ],
-        )
+        rows = [[way, *shown(line._asdict())] for way, line in lines.items()]
+        yield from _markdown(["way", *COLUMNS.values()], rows)
     paper = _paper()
     for key, title in (("table1_transferability", "table 1"), ("table2_cross_domain", "table 2")):
         yield f"### The paper, {title}"

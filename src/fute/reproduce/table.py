@@ -124,6 +124,25 @@ class Line(NamedTuple):
     lead: tuple[float, float, float]
 
 
+# A line's field → its heading.
+COLUMNS = {
+    "rho": "ρ ↓",
+    "ndcg": "NDCG ↑",
+    "ndcg_raw": "unscaled NDCG ↑",
+    "regret": "regret@1 ↓",
+    "spearman": "Spearman ↑",
+    "cells": "targets",
+    "lead": "fute leads by",
+}
+
+
+def shown(line: Mapping[str, Any]) -> list[str]:
+    """A `Line`, by field, as people read it: a text for each of `COLUMNS`."""
+    numbers = [f"{line[name]:.3f}" for name in ("ndcg", "ndcg_raw", "regret", "spearman")]
+    lead = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*line["lead"])
+    return [f"{line['rho']:.2f}", *numbers, str(line["cells"]), lead]
+
+
 def table(results: TransferResults, setting: str) -> dict[str, Line]:
     """Each way's line, best NDCG first.
 

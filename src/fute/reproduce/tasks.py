@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from fute.config import DatasetConfig
-from fute.core.errors import ConfigError
+from fute.config import DatasetConfig, read_source
 from fute.core.types import Input, Span
 from fute.data.dataset import Dataset
+from fute.data.readers import read_file
 
 _WORD = re.compile(r"\S+")
 
@@ -28,8 +27,6 @@ class TaskConfig(DatasetConfig):
             whose context lists the options, and whose answer is the right one's text.
         held_out: the split that is scored.
     """
-
-    _OWN: ClassVar[set[str]] = {"group", "choices", "held_out"}
 
     group: str
     choices: str | None = None
@@ -46,33 +43,28 @@ class TaskConfig(DatasetConfig):
 
     def _split(self, split: str, window: int) -> Dataset:
         if self.hf is not None:
-            return Dataset.from_hub(self.hf, config=self.config, split=split, **self.columns)
-        path = Path(str(self.path)) / f"{split}.jsonl"
-        if self.choices is not None:
-            return Dataset.from_object(
-                self._choices_as_contexts(path, window),
-                name=self.name,
-                output="span",
-                text="question",
-                text_pair="context",
-                label="answer",
-            )
-        return Dataset.from_file(path, encoding=self.encoding, **self.columns)
+            return read_source(Dataset, self.model_copy(update={"split": split}))
+        path = str(Path(str(self.path)) / f"{split}.jsonl")
+        if self.choices is None:
+            return read_source(Dataset, self.model_copy(update={"path": path}))
+        return Dataset.from_object(
+            self._choices_as_contexts(Path(path), self.choices, window),
+            name=self.name,
+            output="span",
+            text="question",
+            text_pair="context",
+            label="answer",
+        )
 
-    def _choices_as_contexts(self, path: Path, window: int) -> list[dict[str, Any]]:
+    def _choices_as_contexts(self, path: Path, choices: str, window: int) -> list[dict[str, Any]]:
         """Of a long question its end is kept, which asks."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ConfigError(f"can't read {path}", found=str(error)) from error
-        rows = []
-        for line in lines:
-            row = json.loads(line)
-            options, right = row[self.choices], row[self.label]
+        table, rows = read_file(path, self.encoding), []
+        columns = (table.column(self.text, "text"), table.column(choices, "choices"))
+        for question, options, right in zip(*columns, table.column(str(self.label), "label"), strict=True):
             before = "".join(f"{text} ; " for letter, text in options.items() if letter < right)
             span = {"text": [options[right]], "answer_start": [len(before)]}
-            question = " ".join(row[self.text].split()[-window:])
-            rows.append({"question": question, "context": " ; ".join(options.values()), "answer": span})
+            ending = " ".join(question.split()[-window:])
+            rows.append({"question": ending, "context": " ; ".join(options.values()), "answer": span})
         return rows
 
 

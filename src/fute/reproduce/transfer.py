@@ -20,11 +20,11 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from fute.config import CorpusConfig
-from fute.core.files import write_atomically, writing
+from fute.core.files import writing
 from fute.core.progress import Progress, silent
 from fute.core.section import Name, Section
 from fute.core.types import Floats
-from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
+from fute.reproduce.finetuning import LOSSES, Schedule, evaluate, fine_tune
 from fute.reproduce.tasks import Task, TaskConfig
 from fute.weights.locate import locate
 
@@ -118,13 +118,12 @@ class Transfer:
         """The folder of a source model, fine-tuned first where it isn't there."""
         to = self.folder / "models" / base.name / source.name
         if not to.is_dir():
-            losses = fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
-            write_atomically(to / "losses.json", json.dumps(losses))
+            fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
         return to
 
     def losses(self, base: BaseConfig, source: Task) -> list[float]:
         """Of each step of a source model's fine-tuning."""
-        found: list[float] = json.loads((self.source_model(base, source) / "losses.json").read_text())
+        found: list[float] = json.loads((self.source_model(base, source) / LOSSES).read_text())
         return found
 
     def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
