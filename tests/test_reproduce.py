@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fute.core.errors import DataError
 from fute.core.types import Failure, Input, Span
 from fute.data.dataset import Dataset
+from fute.reproduce.archive import pack, unpack
 from fute.reproduce.evidence import WAYS, Evidence, Way
 from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
 from fute.reproduce.quality import quality, word_f1
@@ -228,12 +229,32 @@ def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path,
     results.save(tmp_path)
     again = TransferResults.load(tmp_path / "transfer-small.json")
     assert [c.target for c in again.cells] == [c.target for c in results.cells]
-    with np.load(tmp_path / "transfer-small.npz") as rows:
-        assert set(rows) == {pair.name for pair in grid.pairs() if pair.target.name == "tone"} | {
-            pair.name for pair in grid.pairs() if pair.target.name != "tone"
-        }
     pair = Pair(grid.recipe.bases[0], NOTHING, next(t for t in grid.tasks if t.name == "tone"))
     assert cell.alone == grid.reached(pair)[0]
+
+
+def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
+    """Without the models' weights: pairs, losses and scores are enough."""
+    kinds = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", kinds)
+    evidence = Evidence(grid, grid.folder / "evidence")
+    before = TransferResults.gather("small", grid, evidence)
+    conditions = {**grid.conditions(), "evidence/scores": evidence.conditions()}
+    pack(grid.folder, conditions, tmp_path / "kept.zip")
+
+    other = Transfer(grid.recipe, tmp_path / "other")
+    unpack(tmp_path / "kept.zip", other.folder, conditions)
+    monkeypatch.setattr("fute.reproduce.transfer.fine_tune", lambda *a, **k: pytest.fail("trained again"))
+    other.run()
+    assert TransferResults.gather("small", other, Evidence(other, other.folder / "evidence")) == before
+    assert not (other.folder / "models").exists()
+
+    changed = {**conditions, "pairs": {**conditions["pairs"], "test_rows": 5}}
+    unpack(tmp_path / "kept.zip", tmp_path / "third", changed)
+    assert not (tmp_path / "third" / "pairs").exists()
+    assert (tmp_path / "third" / "losses" / "tiny" / "mood.json").is_file()
+    pack(grid.folder, conditions, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "kept.zip").read_bytes()
 
 
 def results_by_hand():

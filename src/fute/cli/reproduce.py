@@ -10,6 +10,7 @@ from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
 from fute.core.progress import Progress
 from fute.reproduce import figures, prompts
+from fute.reproduce.archive import pack, unpack
 from fute.reproduce.efficiency import COSTS, costs, crossing
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import draw, source_models
@@ -32,9 +33,17 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
             run_grid(name, data, work / "prompts" / name, out, progress)
         return
     grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
-    grid.run(progress)
-    evidence = Evidence(grid, work / "transfer" / "evidence", progress)
-    TransferResults.gather(scale, grid, evidence).save(out)
+    evidence = Evidence(grid, grid.folder / "evidence", progress)
+    kept, conditions = (
+        out / f"transfer-{scale}.zip",
+        {**grid.conditions(), "evidence/scores": evidence.conditions()},
+    )
+    unpack(kept, grid.folder, conditions)
+    try:
+        grid.run(progress)
+        TransferResults.gather(scale, grid, evidence).save(out)
+    finally:
+        pack(grid.folder, conditions, kept)
 
 
 def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> list[Path]:

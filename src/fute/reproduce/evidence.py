@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from fute.api import Embedder, Work, dataset_provenance, model_examples, model_provenance
 from fute.choosing.evidence import OF_STATES
 from fute.config import read_source
+from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Floats, TaskEmbedding
 from fute.data.corpus import Corpus
@@ -70,7 +72,8 @@ class Evidence:
 
     Args:
         grid: whose source models are there, or are made.
-        folder: where features, answers and embeddings are kept.
+        folder: where features, answers and embeddings are kept, and in `scores/BASE/TARGET.json` what came of
+            them.
     """
 
     def __init__(self, grid: Transfer, folder: Path, progress: Progress = silent) -> None:
@@ -92,14 +95,30 @@ class Evidence:
         """The rows that a source's models have seen."""
         return source.train.few(self.grid.recipe.source.rows)
 
-    def scores(self, base: BaseConfig, target: Task) -> dict[str, Scores]:
-        """What each way says of the base's source models, those of other tasks than the target."""
-        sources = [source for source in self.grid.sources if source.name != target.name]
+    def conditions(self) -> dict[str, Any]:
+        """What the kept scores are true under, beside the grid's own conditions."""
+        corpus = self.grid.recipe.corpus.model_dump(mode="json", exclude={"path"})
+        ways = {name: asdict(way) for name, way in WAYS.items()}
+        return {**self.grid.conditions()["pairs"], "corpus": corpus, "ways": ways}
+
+    def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
+        """What each way says of the base's source models of these tasks, which are others than the target."""
+        file = self.folder / "scores" / base.name / f"{target.name}.json"
+        kept: dict[str, Scores] = json.loads(file.read_text()) if file.is_file() else {}
+        new = [source for source in sources if source.name not in kept.get(FUTE, {})]
+        if new:
+            for way, scores in self._scored(base, target, new).items():
+                kept.setdefault(way, {}).update(scores)
+            write_atomically(file, json.dumps(kept))
+        names = {source.name for source in sources}
+        found = {way: {s: v for s, v in scores.items() if s in names} for way, scores in kept.items()}
+        return {**found, "CurveGrad": self._curve_grad(base, sources)}  # compares the sources with each other
+
+    def _scored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         found = {name: self._similarities(name, base, sources, target) for name in WAYS}
         found["TextEmb"] = self._text_emb(base, sources, target)
         found |= self._white_box(base, sources, target)
         found["DataSize"] = {s.name: data_size(self.learnt(s)) for s in sources}
-        found["CurveGrad"] = self._curve_grad(base, sources)
         return {name: scores for name, scores in found.items() if scores}
 
     def embeddings(self, name: str) -> list[TaskEmbedding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from fute.core.errors import DataError
 from fute.core.files import write_atomically
-from fute.core.types import Floats
 from fute.reproduce.evidence import FUTE, Evidence, Scores
-from fute.reproduce.transfer import NOTHING, Pair, Transfer
+from fute.reproduce.tasks import Task
+from fute.reproduce.transfer import NOTHING, BaseConfig, Pair, Transfer
 from fute.selection.metrics import ndcg, rank_of_best, regret, spearman
 
 # name → (the targets' groups, whether only sources of the target's own group are candidates)
@@ -56,45 +56,40 @@ class TransferResults:
     Attributes:
         groups: task → its group.
         cells: one for each base and target.
-        rows: "base/source/target" → a number for each row of the target, as `quality` says.
     """
 
     scale: str
     groups: Mapping[str, str]
     cells: list[Cell]
-    rows: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
     def gather(cls, scale: str, grid: Transfer, evidence: Evidence, seeds: int = 1) -> TransferResults:
         """The results of the pairs that were run: means over seeds."""
-        cells, rows = [], {}
+        cells = []
         for base in grid.recipe.bases:
             for target in grid.tasks:
-                reached: dict[str, float] = {}
-                for source in [NOTHING, *(s.name for s in grid.sources if s.name != target.name)]:
+
+                def reached(source: str, base: BaseConfig = base, target: Task = target) -> float | None:
                     pair = Pair(base, source, target)
                     runs = [run for seed in range(seeds) if (run := grid.reached(pair, seed)) is not None]
-                    if runs:
-                        reached[source] = float(np.mean([performance for performance, _ in runs]))
-                        rows[pair.name] = np.mean([own for _, own in runs], axis=0)
-                alone = reached.pop(NOTHING, None)
-                if len(reached) >= _FEWEST:
-                    cells.append(Cell(base.name, target.name, alone, reached, evidence.scores(base, target)))
-        return cls(scale, {task.name: task.group for task in grid.tasks}, cells, rows)
+                    return float(np.mean([performance for performance, _ in runs])) if runs else None
+
+                found = {s.name: reached(s.name) for s in grid.sources if s.name != target.name}
+                known = {source: value for source, value in found.items() if value is not None}
+                if len(known) >= _FEWEST:
+                    of = [source for source in grid.sources if source.name in known]
+                    scores = evidence.scores(base, target, of)
+                    cells.append(Cell(base.name, target.name, reached(NOTHING), known, scores))
+        return cls(scale, {task.name: task.group for task in grid.tasks}, cells)
 
     def save(self, folder: Path) -> None:
-        """Write `transfer-SCALE.json`, and `.npz` with what was reached in each row (float16)."""
+        """Write `transfer-SCALE.json`."""
         content = {
             "scale": self.scale,
             "groups": self.groups,
             "cells": [_rounded(vars(cell)) for cell in self.cells],
         }
         write_atomically(folder / f"transfer-{self.scale}.json", json.dumps(content) + "\n")
-        rows: Any = {name: own.astype(np.float16) for name, own in self.rows.items()}
-        np.savez_compressed(
-            folder / f"transfer-{self.scale}.npz",
-            **rows,
-        )
 
     @classmethod
     def load(cls, file: Path) -> TransferResults:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from ruamel.yaml import YAML
 
 from fute.config import CorpusConfig
-from fute.core.files import writing
+from fute.core.files import write_atomically, writing
 from fute.core.progress import Progress, silent
 from fute.core.section import Name, Section
 from fute.core.types import Floats
@@ -79,8 +79,8 @@ class Transfer:
 
     Args:
         recipe: what is in it.
-        folder: `models/BASE/SOURCE` are the source models with their losses,
-            `pairs/BASE/SOURCE/TARGET-SEED.npz` what was reached.
+        folder: `models/BASE/SOURCE` are the source models, `losses/BASE/SOURCE.json` the losses of their
+            fine-tuning, `pairs/BASE/SOURCE/TARGET-SEED.npz` what was reached.
     """
 
     def __init__(self, recipe: TransferRecipe, folder: Path) -> None:
@@ -119,12 +119,21 @@ class Transfer:
         to = self.folder / "models" / base.name / source.name
         if not to.is_dir():
             fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
+            self.losses(base, source)
         return to
 
     def losses(self, base: BaseConfig, source: Task) -> list[float]:
         """Of each step of a source model's fine-tuning."""
-        found: list[float] = json.loads((self.source_model(base, source) / LOSSES).read_text())
+        kept = self.folder / "losses" / base.name / f"{source.name}.json"
+        if not kept.is_file():
+            write_atomically(kept, (self.source_model(base, source) / LOSSES).read_text())
+        found: list[float] = json.loads(kept.read_text())
         return found
+
+    def conditions(self) -> dict[str, Any]:
+        """What `pairs` and `losses` are true under, beside the bases and tasks that their names say."""
+        of = self.recipe.model_dump(mode="json", include={"source", "target", "test_rows", "window"})
+        return {"pairs": of, "losses": {"source": of["source"]}}
 
     def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
         """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
