@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.texts import reviews
 from fute.core.types import Floats, Input
-from fute.labelling.runner import cut
+from fute.labelling.asking import cut
 from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.text.families import load_family

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from fute.core.errors import BudgetError, ModelError
 from fute.core.types import Failure, Input, Span
+from fute.labelling.asking import cut
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
-from fute.labelling.runner import cut, label, pending
+from fute.labelling.runner import label, pending
 from fute.models.base import BlackBox, Price, Usage
 from tests.storage import finish, start
 

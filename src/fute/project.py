@@ -29,8 +29,9 @@ from fute.core.types import Input, TaskEmbedding
 from fute.core.vectorfile import write_vector
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
+from fute.labelling.asking import faults_of
 from fute.labelling.budget import Budget, Caps, Spent, nanodollars
-from fute.labelling.runner import Labelled, faults_of, label, pending
+from fute.labelling.runner import Labelled, label, pending
 from fute.models.base import BlackBox, Price, Usage, check_labels
 from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,17 +14,15 @@ from numpy.typing import NDArray
 from fute.core.errors import BudgetError, ConfigError, FuteError, ModelError, StorageError
 from fute.core.labels import matching
 from fute.core.progress import Progress, silent
-from fute.core.types import Answer, Answers, Failure, Floats, Input
+from fute.core.types import Answer, Failure, Floats, Input
 from fute.data.corpus import fit
-from fute.labelling.budget import BoxMeter, Budget
+from fute.labelling.asking import Job, ask_batches, ask_streaming, faults_of
+from fute.labelling.budget import Budget
 from fute.labelling.cache import PredictionCache
-from fute.models.base import TICK, BlackBox, Usage, check_answers, usable
+from fute.models.base import BlackBox, check_answers
 
 # What a run reads of a box before and after it asks: one that can't say them is not asked.
 _SAID = ("shape", "output", "labels", "kind", "group", "price", "is_remote", "fingerprint")
-
-# Streamed answers are saved when so many wait, or after a tick: what `kill -9` can lose.
-_SAVE_AT = 256
 
 
 @dataclass(frozen=True)
@@ -147,36 +144,6 @@ class Labelled:
         return {name: kinds for name, kinds in counts.items() if kinds}
 
 
-@dataclass
-class _Job:
-    """One model's share of the work. One with an error from the start is not asked."""
-
-    box: BlackBox
-    inputs: list[Input]
-    keys: list[str]
-    known: dict[str, Answer]
-    failed: dict[str, Failure]
-    error: FuteError | None = None
-    missing: dict[str, Input] = field(init=False)
-    asked: int = 0
-
-    def __post_init__(self) -> None:
-        absent = dict(zip(self.keys, self.inputs, strict=True))
-        self.missing = {k: i for k, i in absent.items() if k not in self.known and k not in self.failed}
-
-    def take(self, key: str, answer: Answer | Failure) -> None:
-        if isinstance(answer, Failure):
-            self.failed[key] = answer
-        else:
-            self.known[key] = answer
-
-    def result(self) -> Answered:
-        rows = [i for i, key in enumerate(self.keys) if key in self.known]
-        failed = {i: self.failed[key] for i, key in enumerate(self.keys) if key in self.failed}
-        answers = [self.known[self.keys[i]] for i in rows]
-        return Answered(self.inputs, np.array(rows, dtype=np.intp), answers, failed, self.box)
-
-
 def pending(
     boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache, retry: bool = False
 ) -> dict[str, list[Input] | FuteError]:
@@ -236,7 +203,7 @@ def label(
                 job.error = _offline(job.box)
             tell()
             continue
-        ask = _ask_streaming if group[0].box.batch is None else _ask_batches
+        ask = ask_streaming if group[0].box.batch is None else ask_batches
         began = time.monotonic()
         try:
             for _ in ask(group, cache, budget):
@@ -260,7 +227,7 @@ def label(
 
 def _jobs(
     boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache, retry: bool
-) -> list[_Job]:
+) -> list[Job]:
     fitted: dict[str, list[Input]] = {}
     addresses: dict[str, list[str]] = {}  # boxes that read one shape share its inputs and their keys
     jobs = []
@@ -275,21 +242,21 @@ def _jobs(
         except StorageError:
             raise
         except FuteError as error:
-            jobs.append(_Job(box, list(inputs), [item.key for item in inputs], {}, {}, error))
+            jobs.append(Job(box, list(inputs), [item.key for item in inputs], {}, {}, error))
             continue
         keys = [cache.key(said["fingerprint"], address) for address in addresses[shape]]
         known = cache.get(keys, said["output"])
         failed = {} if retry else cache.failures([key for key in keys if key not in known])
         final = {key: f for key, f in failed.items() if f.kind != "error"}
-        jobs.append(_Job(box, fitted[shape], keys, known, final))
+        jobs.append(Job(box, fitted[shape], keys, known, final))
     return jobs
 
 
-def _finish(jobs: Sequence[_Job]) -> dict[str, Answered]:
+def _finish(jobs: Sequence[Job]) -> dict[str, Answered]:
     """What each job without an error has answered. One whose answers can't be finished gets an error."""
     answered: dict[str, Answered] = {}
     for job in [job for job in jobs if job.error is None]:
-        found = job.result()
+        found = _result(job)
         try:
             if job.box.output in ("class", "score"):
                 _ = found.predictions  # which keeps them
@@ -300,6 +267,13 @@ def _finish(jobs: Sequence[_Job]) -> dict[str, Answered]:
     return answered
 
 
+def _result(job: Job) -> Answered:
+    rows = [i for i, key in enumerate(job.keys) if key in job.known]
+    failed = {i: job.failed[key] for i, key in enumerate(job.keys) if key in job.failed}
+    answers = [job.known[job.keys[i]] for i in rows]
+    return Answered(job.inputs, np.array(rows, dtype=np.intp), answers, failed, job.box)
+
+
 def _offline(box: BlackBox) -> ModelError:
     return ModelError(
         f"model {box.name} would open a connection, and `--offline` forbids it",
@@ -307,180 +281,11 @@ def _offline(box: BlackBox) -> ModelError:
     )
 
 
-def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
+def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
     """Jobs that have something to ask; those whose boxes can be asked together stand in one group."""
-    groups: dict[tuple[object, ...], list[_Job]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Job]] = defaultdict(list)
     for number, job in enumerate(jobs):
         if job.missing:
             alone = () if job.box.group is not None else (number,)
             groups[(type(job.box), job.box.group, job.box.shape, *alone)].append(job)
     return list(groups.values())
-
-
-def _batches(group: Sequence[_Job]) -> list[tuple[list[_Job], list[Input]]]:
-    """Batches of inputs of similar length, each with the jobs that miss just these."""
-    missing_in: dict[Input, list[int]] = defaultdict(list)
-    for number, job in enumerate(group):
-        for item in job.missing.values():
-            missing_in[item].append(number)
-    same: dict[tuple[int, ...], list[Input]] = defaultdict(list)
-    for item, numbers in missing_in.items():
-        same[tuple(numbers)].append(item)
-    kind = type(group[0].box)
-    return [
-        ([group[i] for i in numbers], batch) for numbers, items in same.items() for batch in cut(items, kind)
-    ]
-
-
-def cut(items: Sequence[Input], kind: type[BlackBox]) -> list[list[Input]]:
-    """The items, shortest first, in batches of at most `kind.batch` items and, but for the first of each,
-    `kind.batch_characters` characters.
-    """
-    size = kind.batch or len(items)
-    most = kind.batch_characters
-    batches: list[list[Input]] = []
-    characters = 0
-    for item in sorted(items, key=len):
-        if batches and len(batches[-1]) < size and (most is None or characters + len(item) <= most):
-            batches[-1].append(item)
-        else:
-            batches.append([item])
-            characters = 0
-        characters += len(item)
-    return batches
-
-
-def _ask_batches(group: Sequence[_Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
-    keys = {job.box.name: {item: key for key, item in job.missing.items()} for job in group}
-    for jobs, batch in _batches(group):
-        rest = list(batch)
-        while rest and (running := [job for job in jobs if job.error is None]):
-            part = _reserve(running, rest, budget)
-            if able := [job for job in running if job.error is None]:
-                _ask(able, part, keys, cache)
-                rest = rest[len(part) :]
-            yield
-
-
-def _reserve(jobs: Sequence[_Job], batch: list[Input], budget: Budget) -> list[Input]:
-    """As much of the batch as the budget lets be asked, taken out of it. A box that can't count it fails.
-
-    Raises:
-        BudgetError: not even one input.
-    """
-    while True:
-        wanted: list[tuple[BlackBox, Usage]] = []
-        for job in [job for job in jobs if job.error is None]:
-            try:
-                with faults_of(job.box, f"to count what a batch of {len(batch)} inputs takes"):
-                    wanted.append((job.box, job.box.usage(batch)))
-            except StorageError:
-                raise
-            except FuteError as error:
-                job.error = error
-        if not wanted:
-            return batch
-        try:
-            budget.reserve(wanted)
-        except BudgetError:
-            if len(batch) == 1:
-                raise
-            batch = batch[: len(batch) // 2]
-        else:
-            return batch
-
-
-def _ask(
-    jobs: Sequence[_Job],
-    batch: Sequence[Input],
-    keys: Mapping[str, Mapping[Input, str]],
-    cache: PredictionCache,
-) -> None:
-    """Ask the boxes of `jobs` for one batch and save the answers."""
-    boxes = [job.box for job in jobs]
-    try:
-        answers = type(boxes[0]).predict_together(boxes, batch)
-        checked = [check_answers(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
-    except StorageError:
-        raise
-    except Exception as error:  # a box of the user's own raises what it likes
-        if len(jobs) == 1:
-            jobs[0].error = _as_fute_error(error, boxes[0], f"on a batch of {len(batch)} inputs")
-        for job in jobs if len(jobs) > 1 else []:  # find out which one it was
-            _ask([job], batch, keys, cache)
-        return
-    fresh: dict[str, Answer | Failure] = {}
-    for job, rows in zip(jobs, checked, strict=True):
-        own = keys[job.box.name]
-        job.asked += len(batch)
-        for item, answer in zip(batch, rows, strict=True):
-            fresh[own[item]] = usable(item, answer)
-            job.take(own[item], fresh[own[item]])
-    cache.put(fresh)
-
-
-def _ask_streaming(group: Sequence[_Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
-    """Ask a group that hands over each answer when it is there; save answers as they come."""
-    questions = [(job, key, item) for job in group for key, item in job.missing.items()]
-    meters = {job.box.name: BoxMeter(budget, job.box) for job in group}
-    fresh: dict[str, Answer | Failure] = {}
-    saved = time.monotonic()
-    stopped: BudgetError | None = None
-    answers = type(group[0].box).stream([(job.box, item) for job, _, item in questions], meters)
-    try:
-        for got in answers:
-            if got is not None:
-                job, key, _ = questions[got[0]]
-                if isinstance(got[1], BudgetError):
-                    stopped = got[1]
-                else:
-                    _keep(job, key, got[1], fresh)
-            if fresh and (len(fresh) >= _SAVE_AT or time.monotonic() - saved > TICK):
-                cache.put(fresh)
-                fresh, saved = {}, time.monotonic()
-                yield
-    except StorageError:
-        raise
-    except Exception as error:  # there is no asking any of them: no key, no such program
-        for job in group:
-            job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
-    finally:
-        close = getattr(answers, "close", None)
-        if close is not None:
-            close()
-        cache.put(fresh)
-    yield
-    if stopped is not None:
-        raise stopped
-
-
-def _keep(job: _Job, key: str, answer: Answers | Exception, fresh: dict[str, Answer | Failure]) -> None:
-    """Take a streamed answer, to be saved with the `fresh` ones, or what stops its job."""
-    try:
-        if isinstance(answer, Exception):
-            raise answer
-        fresh[key] = usable(job.missing[key], check_answers(job.box, answer, 1)[0])
-    except StorageError:
-        raise
-    except Exception as error:
-        job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
-    else:
-        job.take(key, fresh[key])
-        job.asked += 1
-
-
-@contextmanager
-def faults_of(box: BlackBox, when: str) -> Iterator[None]:
-    """Turn what the block raises into a FuteError: a box of the user's own raises what it likes."""
-    try:
-        yield
-    except Exception as error:
-        raise _as_fute_error(error, box, when) from error
-
-
-def _as_fute_error(error: Exception, box: BlackBox, when: str) -> FuteError:
-    if isinstance(error, FuteError):
-        return error
-    failure = ModelError(f"model {box.name} failed {when}", found=f"{type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure

@@ -1,0 +1,211 @@
+"""Asking the boxes of a group for what is missing, and saving their answers as they come."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fute.core.errors import BudgetError, FuteError, ModelError, StorageError
+from fute.core.types import Answer, Answers, Failure, Input
+from fute.labelling.budget import BoxMeter, Budget
+from fute.labelling.cache import PredictionCache
+from fute.models.base import TICK, BlackBox, Usage, check_answers, usable
+
+# Streamed answers are saved when so many wait, or after a tick: what `kill -9` can lose.
+_SAVE_AT = 256
+
+
+@dataclass
+class Job:
+    """One model's share of the work. One with an error from the start is not asked."""
+
+    box: BlackBox
+    inputs: list[Input]
+    keys: list[str]
+    known: dict[str, Answer]
+    failed: dict[str, Failure]
+    error: FuteError | None = None
+    missing: dict[str, Input] = field(init=False)
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        absent = dict(zip(self.keys, self.inputs, strict=True))
+        self.missing = {k: i for k, i in absent.items() if k not in self.known and k not in self.failed}
+
+    def take(self, key: str, answer: Answer | Failure) -> None:
+        if isinstance(answer, Failure):
+            self.failed[key] = answer
+        else:
+            self.known[key] = answer
+
+
+def _batches(group: Sequence[Job]) -> list[tuple[list[Job], list[Input]]]:
+    """Batches of inputs of similar length, each with the jobs that miss just these."""
+    missing_in: dict[Input, list[int]] = defaultdict(list)
+    for number, job in enumerate(group):
+        for item in job.missing.values():
+            missing_in[item].append(number)
+    same: dict[tuple[int, ...], list[Input]] = defaultdict(list)
+    for item, numbers in missing_in.items():
+        same[tuple(numbers)].append(item)
+    kind = type(group[0].box)
+    return [
+        ([group[i] for i in numbers], batch) for numbers, items in same.items() for batch in cut(items, kind)
+    ]
+
+
+def cut(items: Sequence[Input], kind: type[BlackBox]) -> list[list[Input]]:
+    """The items, shortest first, in batches of at most `kind.batch` items and, but for the first of each,
+    `kind.batch_characters` characters.
+    """
+    size = kind.batch or len(items)
+    most = kind.batch_characters
+    batches: list[list[Input]] = []
+    characters = 0
+    for item in sorted(items, key=len):
+        if batches and len(batches[-1]) < size and (most is None or characters + len(item) <= most):
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+            characters = 0
+        characters += len(item)
+    return batches
+
+
+def ask_batches(group: Sequence[Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
+    keys = {job.box.name: {item: key for key, item in job.missing.items()} for job in group}
+    for jobs, batch in _batches(group):
+        rest = list(batch)
+        while rest and (running := [job for job in jobs if job.error is None]):
+            part = _reserve(running, rest, budget)
+            if able := [job for job in running if job.error is None]:
+                _ask(able, part, keys, cache)
+                rest = rest[len(part) :]
+            yield
+
+
+def _reserve(jobs: Sequence[Job], batch: list[Input], budget: Budget) -> list[Input]:
+    """As much of the batch as the budget lets be asked, taken out of it. A box that can't count it fails.
+
+    Raises:
+        BudgetError: not even one input.
+    """
+    while True:
+        wanted: list[tuple[BlackBox, Usage]] = []
+        for job in [job for job in jobs if job.error is None]:
+            try:
+                with faults_of(job.box, f"to count what a batch of {len(batch)} inputs takes"):
+                    wanted.append((job.box, job.box.usage(batch)))
+            except StorageError:
+                raise
+            except FuteError as error:
+                job.error = error
+        if not wanted:
+            return batch
+        try:
+            budget.reserve(wanted)
+        except BudgetError:
+            if len(batch) == 1:
+                raise
+            batch = batch[: len(batch) // 2]
+        else:
+            return batch
+
+
+def _ask(
+    jobs: Sequence[Job],
+    batch: Sequence[Input],
+    keys: Mapping[str, Mapping[Input, str]],
+    cache: PredictionCache,
+) -> None:
+    """Ask the boxes of `jobs` for one batch and save the answers."""
+    boxes = [job.box for job in jobs]
+    try:
+        answers = type(boxes[0]).predict_together(boxes, batch)
+        checked = [check_answers(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
+    except StorageError:
+        raise
+    except Exception as error:  # a box of the user's own raises what it likes
+        if len(jobs) == 1:
+            jobs[0].error = _as_fute_error(error, boxes[0], f"on a batch of {len(batch)} inputs")
+        for job in jobs if len(jobs) > 1 else []:  # find out which one it was
+            _ask([job], batch, keys, cache)
+        return
+    fresh: dict[str, Answer | Failure] = {}
+    for job, rows in zip(jobs, checked, strict=True):
+        own = keys[job.box.name]
+        job.asked += len(batch)
+        for item, answer in zip(batch, rows, strict=True):
+            fresh[own[item]] = usable(item, answer)
+            job.take(own[item], fresh[own[item]])
+    cache.put(fresh)
+
+
+def ask_streaming(group: Sequence[Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
+    """Ask a group that hands over each answer when it is there; save answers as they come."""
+    questions = [(job, key, item) for job in group for key, item in job.missing.items()]
+    meters = {job.box.name: BoxMeter(budget, job.box) for job in group}
+    fresh: dict[str, Answer | Failure] = {}
+    saved = time.monotonic()
+    stopped: BudgetError | None = None
+    answers = type(group[0].box).stream([(job.box, item) for job, _, item in questions], meters)
+    try:
+        for got in answers:
+            if got is not None:
+                job, key, _ = questions[got[0]]
+                if isinstance(got[1], BudgetError):
+                    stopped = got[1]
+                else:
+                    _keep(job, key, got[1], fresh)
+            if fresh and (len(fresh) >= _SAVE_AT or time.monotonic() - saved > TICK):
+                cache.put(fresh)
+                fresh, saved = {}, time.monotonic()
+                yield
+    except StorageError:
+        raise
+    except Exception as error:  # there is no asking any of them: no key, no such program
+        for job in group:
+            job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
+    finally:
+        close = getattr(answers, "close", None)
+        if close is not None:
+            close()
+        cache.put(fresh)
+    yield
+    if stopped is not None:
+        raise stopped
+
+
+def _keep(job: Job, key: str, answer: Answers | Exception, fresh: dict[str, Answer | Failure]) -> None:
+    """Take a streamed answer, to be saved with the `fresh` ones, or what stops its job."""
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        fresh[key] = usable(job.missing[key], check_answers(job.box, answer, 1)[0])
+    except StorageError:
+        raise
+    except Exception as error:
+        job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
+    else:
+        job.take(key, fresh[key])
+        job.asked += 1
+
+
+@contextmanager
+def faults_of(box: BlackBox, when: str) -> Iterator[None]:
+    """Turn what the block raises into a FuteError: a box of the user's own raises what it likes."""
+    try:
+        yield
+    except Exception as error:
+        raise _as_fute_error(error, box, when) from error
+
+
+def _as_fute_error(error: Exception, box: BlackBox, when: str) -> FuteError:
+    if isinstance(error, FuteError):
+        return error
+    failure = ModelError(f"model {box.name} failed {when}", found=f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
