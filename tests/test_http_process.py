@@ -110,6 +110,44 @@ def test_all_parts_of_an_input_are_sent(tmp_path):
     assert said == '{"options": ["a", "b"], "text": "Why \\u201c\\u00e9\\u201d?\\n", "text_pair": "so"}'
 
 
+@pytest.mark.parametrize("kind", ["program", "endpoint"])
+def test_an_answer_that_can_not_be_read_is_not_asked_for_for_ever(tmp_path, kind):
+    """Whatever the first text gets, the others are answered, and the next run asks for nothing."""
+    cache = PredictionCache(tmp_path / "predictions.sqlite")
+    body = """
+        for line in sys.stdin:
+            item = said(line)
+            tell(id=item["id"], label="good" if number(item) else "great")
+    """
+
+    def reply(posted):
+        return (
+            200,
+            {},
+            [{"label": "great" if i["text"] == "0 text" else "good"} for i in posted["inputs"]],
+            0.0,
+        )
+
+    with Script(reply) as server:
+        box = program(tmp_path, body) if kind == "program" else endpoint(server.url, inputs_per_call=4)
+        for asked in (40, 0):
+            result = label([box], TEXTS, cache)
+            assert (result.asked, result.failures) == (asked, {})
+            assert result.failed_items() == {kind: {"unparsed": 1}}
+            assert len(result.answered[kind].rows) == 39
+
+
+def test_a_stray_line_after_an_answer_is_passed_over(tmp_path):
+    body = """
+        for line in sys.stdin:
+            item = said(line)
+            if number(item) in (3, 30):
+                print("Warning: odd text", flush=True)
+            tell(id=item["id"], label="good" if number(item) % 2 == 0 else "bad")
+    """
+    assert right(program(tmp_path, body).predict(TEXTS))
+
+
 def test_an_error_of_one_item_fails_it_alone(tmp_path):
     body = """
         for line in sys.stdin:
@@ -238,7 +276,7 @@ def test_an_item_that_hangs_fails_after_its_time(tmp_path):
     [
         (
             "print('Loading the model …', flush=True); time.sleep(5)",
-            ["no answer", "standard error", "Loading"],
+            ["no answer", "standard error", "Loading", '{"id": 7, "label": "good"}'],
         ),
         ('print(\'{"id": 99, "label": "good"}\', flush=True); time.sleep(5)', ["no answer", "99"]),
         (
@@ -347,12 +385,24 @@ def test_another_number_of_answers_is_asked_for_again_then_fails(reply):
     assert [a.kind for a in answers] == ["error", "error"]
 
 
-def test_a_label_it_does_not_have_stops_the_endpoint():
-    with (
-        Script((200, {}, [{"label": "great"}], 0.0)) as server,
-        refused(ModelError, "none of its labels", "bad, good"),
-    ):
-        endpoint(server.url).predict(TEXTS)
+def test_a_label_it_does_not_have_fails_the_item_and_many_without_a_good_answer_stop_the_endpoint():
+    def reply(body):
+        return (200, {}, [{"label": "great"}], 0.0) if number(body) in bad else even_is_good(body)
+
+    def number(body):
+        return int(body["inputs"][0]["text"].split()[0])
+
+    one_by_one = Manners(concurrency=1)
+    for bad in ({0, 5}, {*range(7)}, {*range(1, 40)}):
+        with Script(reply) as server:
+            answers = endpoint(server.url, manners=one_by_one).predict(TEXTS)
+        assert {i for i, a in enumerate(answers) if isinstance(a, Failure)} == bad
+        assert {answers[i].kind for i in bad} == {"unparsed"}
+        assert all('"great", which is none of its labels' in answers[i].detail for i in bad)
+    with Script((200, {}, [{"label": "great"}], 0.0)) as server:
+        with refused(ModelError, "none of its labels", "bad, good"):
+            endpoint(server.url, manners=one_by_one).predict(TEXTS)
+        assert len(server.seen) == 8
 
 
 def test_a_refusal_fails_those_of_its_call():

@@ -197,9 +197,6 @@ def test_a_model_that_fails_stops_no_other_and_is_reported(cache):
 
 
 def test_a_box_that_raises_anything_at_all_stops_no_other(cache):
-    def zero_division(rows, inputs):
-        return rows / (1 // 0)
-
     boxes = [Prompt("broken", [], fault=zero_division), Prompt("good", [])]
     result = label(boxes, texts(5), cache)
     np.testing.assert_array_equal(result.predictions["good"], right(texts(5)))
@@ -212,32 +209,91 @@ def a_row_too_few(rows, inputs):
 
 
 def not_a_number(rows, inputs):
-    return np.where(np.arange(len(rows))[:, None] == 3, np.nan, rows)
+    return np.where(np.arange(len(rows))[:, None] == len(rows) - 1, np.nan, rows)
 
 
 def no_probabilities(rows, inputs):
     return rows * 2
 
 
-@pytest.mark.parametrize("fault", [a_row_too_few, not_a_number, no_probabilities])
-def test_wrong_answers_are_not_kept_and_once_corrected_only_these_are_asked(cache, fault):
-    """Three batches by length: the first is answered well, the second badly, the third not asked any more."""
+def zero_division(rows, inputs):
+    return rows / (1 // 0)
+
+
+FAULTS = [a_row_too_few, not_a_number, no_probabilities, zero_division]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_item_that_a_model_fails_on_fails_alone_and_only_it_is_asked_again(cache, fault, group):
     asked = []
-    inputs = texts(80)
-    by_length = [item.text for item in sorted(inputs, key=len)]
+    inputs = texts(200)
+    bad = {inputs[i].text for i in (0, 3, 77, 78, 150)}
 
     def faulty(rows, batch):
-        return fault(rows, batch) if batch[0].text == by_length[32] else rows
+        return fault(rows, batch) if bad & {item.text for item in batch} else rows
 
-    result = label([Prompt("p", asked, fault=faulty)], inputs, cache)
-    assert set(result.failures) == {"p"}
-    assert result.predictions == {}
-    assert [len(batch) for _, batch in asked] == [32, 32]
-    asked.clear()
+    for run in range(2):  # what failed is asked again, and fails again, however much of it there is
+        asked.clear()
+        boxes = [Prompt("p", asked, group, faulty), Prompt("other", [], group)]
+        result = label(boxes, inputs, cache)
+        assert result.failures == {}
+        failed = result.answered["p"].failed
+        assert {inputs[row].text for row in failed} == bad
+        assert {failure.kind for failure in failed.values()} == {"error"}
+        np.testing.assert_array_equal(result.predictions["p"], right(result.inputs["p"]))
+        np.testing.assert_array_equal(result.predictions["other"], right(inputs))
+        assert (result.asked, result.left) == ((400, 0) if run == 0 else (5, 0))
+        assert {text for _, batch in asked for text in batch} == (
+            {i.text for i in inputs} if not run else bad
+        )
     result = label([Prompt("p", asked)], inputs, cache)
-    assert [text for _, batch in asked for text in batch] == by_length[32:]
-    assert (result.asked, result.cached) == (48, 32)
+    assert (result.asked, result.cached) == (5, 195)
     np.testing.assert_array_equal(result.predictions["p"], right(inputs))
+
+
+def test_an_item_that_fails_says_why(cache):
+    def picky(given_texts):
+        if any(text.startswith("7 ") for text in given_texts):
+            raise ValueError("seven is not for me")
+        return [
+            None if text.startswith("3 ") else "maybe" if text.startswith("5 ") else "yes"
+            for text in given_texts
+        ]
+
+    result = label([CallableModel(picky, LABELS, name="picky", version="1")], texts(60), cache)
+    failed = result.answered["picky"].failed
+    assert {row: failure.kind for row, failure in failed.items()} == {3: "empty", 5: "error", 7: "error"}
+    assert "ValueError: seven is not for me (test_runner.py, line" in failed[7].detail
+    assert '"maybe", which is none of its labels' in failed[5].detail
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_that_fails_on_all_is_given_up_soon_and_nothing_is_kept(cache, fault, group):
+    asked = []
+
+    boxes = [Prompt("broken", asked, group, fault), Prompt("good", [], group)]
+    result = label(boxes, texts(300), cache)
+    assert set(result.failures) == {"broken"}
+    assert len([names for names, _ in asked if names == ["broken"]]) <= 10
+    np.testing.assert_array_equal(result.predictions["good"], right(texts(300)))
+    assert len(pending([Prompt("broken", [])], texts(300), cache)["broken"]) == 300
+    assert cache.failures([cache.key("prompt broken", item.key) for item in texts(300)]) == {}
+
+
+def test_a_text_that_a_prompt_can_not_count_fails_alone(cache):
+    class Picky(Prompt):
+        def usage(self, inputs):
+            return super().usage([item for item in inputs if self.name == "good" or item.text.index("word")])
+
+    asked, inputs = [], [*texts(40), Input("41")]
+    result = label([Picky(name, asked, "g") for name in ("good", "picky")], inputs, cache)
+    assert result.failures == {}
+    short = [row for row, item in enumerate(inputs) if "word" not in item.text]
+    assert list(result.answered["picky"].failed) == short
+    assert "ValueError: substring not found" in result.answered["picky"].failed[40].detail
+    assert len(result.answered["good"].rows) == 41
 
 
 @pytest.mark.parametrize("said", ["fingerprint", "kind", "labels", "group", "price", "usage"])
@@ -395,13 +451,14 @@ def test_one_of_a_group_that_has_answers_already_is_asked_for_the_others_only(ca
 def test_when_one_of_a_group_fails_the_others_still_answer(cache):
     asked = []
     inputs = texts(40)
-    boxes = [Prompt("a", asked, "g"), Prompt("bad", asked, "g", fault=not_a_number), Prompt("c", asked, "g")]
+    boxes = [Prompt(n, asked, "g", no_probabilities if n == "bad" else None) for n in ("a", "bad", "c")]
     result = label(boxes, inputs, cache)
     assert set(result.failures) == {"bad"}
     assert set(result.predictions) == {"a", "c"}
     for name in ("a", "c"):
         np.testing.assert_array_equal(result.predictions[name], right(inputs))
-    assert [names for names, _ in asked] == [["a", "bad", "c"], ["a"], ["bad"], ["c"], ["a", "c"]]
+    alone = [["a"], ["bad"], *[["bad"]] * 8, ["c"]]
+    assert [names for names, _ in asked] == [["a", "bad", "c"], *alone, ["a", "c"]]
 
 
 # --- Progress and rates -----------------------------------------------------------------------------------

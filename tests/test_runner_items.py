@@ -247,6 +247,52 @@ def test_a_cap_is_used_to_its_end_and_never_passed(cache, kind, cap):
     assert sorted(box.asked + more.asked) == list(range(20)), "the rest, once"
 
 
+def test_a_model_that_raises_on_this_machine_uses_up_no_cap_and_elsewhere_it_does(cache):
+    class Broken(Moody):
+        def predict(self, inputs):
+            self.asked += [number(i) for i in inputs]
+            raise OSError("no such lexicon")
+
+    class Elsewhere(Broken):
+        is_remote = True
+
+    budget = Budget(caps=Caps(max_calls=30))
+    for _ in range(4):
+        broken = Broken("broken")
+        assert "no such lexicon" in str(label([broken], TEXTS, cache, budget=budget).failures["broken"])
+        assert len(broken.asked) == 8 + 8, "a batch, then some of its items"
+    assert budget.spent.calls == 0
+    assert len(label([Moody("good")], TEXTS, cache, budget=budget).answered["good"].rows) == 20
+    label([Elsewhere("elsewhere")], TEXTS, cache, budget=budget)
+    assert budget.spent.calls > 20
+
+
+def test_models_that_fail_together_take_out_of_the_budget_what_they_are_asked_alone(cache):
+    class Together(Moody):
+        group = "g"
+        price = Price(1.0, 1.0)
+
+        def usage(self, inputs):
+            return Usage(len(inputs), 10 * len(inputs), 0)
+
+        @classmethod
+        def predict_together(cls, boxes, inputs):
+            if len(boxes) > 1:
+                raise OSError("not together")
+            return [boxes[0].predict(inputs)]
+
+    boxes = [Together(name) for name in "abc"]
+    budget = Budget(caps=Caps(max_calls=40))
+    result = label(boxes, TEXTS, cache, budget=budget)
+    asked = [len(box.asked) for box in boxes]
+    assert sum(asked) == result.asked == budget.spent.calls <= 40
+    assert budget.spent.tokens == 10 * sum(asked)
+    assert "max_calls" in str(result.stopped)
+    assert {name: spent.calls for name, spent in budget.spent_by_model.items()} == dict(
+        zip("abc", asked, strict=True)
+    )
+
+
 def test_a_cap_on_cost_stops_only_models_that_cost(cache):
     free, dear = Moody("free"), Stream("dear")
     budget = Budget(caps=Caps(max_cost=50e-6))  # reserved: $20e-6 a question; used: $6e-6

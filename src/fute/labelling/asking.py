@@ -7,18 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fute.core.errors import BudgetError, FuteError, ModelError, StorageError
 from fute.core.types import Answer, Answers, Failure, Input
 from fute.labelling.budget import BoxMeter, Budget
 from fute.labelling.cache import PredictionCache
-from fute.models.base import TICK, BlackBox, Usage, check_answers, usable
+from fute.models.base import MANY, TICK, BlackBox, Usage, brief, check_answers, usable
 
 # Streamed answers are saved when so many wait, or after a tick: what `kill -9` can lose.
 _SAVE_AT = 256
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One model's share of the work. One with an error from the start is not asked."""
 
@@ -34,6 +35,11 @@ class Job:
     def __post_init__(self) -> None:
         absent = dict(zip(self.keys, self.inputs, strict=True))
         self.missing = {k: i for k, i in absent.items() if k not in self.known and k not in self.failed}
+
+    @cached_property
+    def key_of(self) -> dict[Input, str]:
+        """The keys of what is missing."""
+        return {item: key for key, item in self.missing.items()}
 
     def take(self, key: str, answer: Answer | Failure) -> None:
         if isinstance(answer, Failure):
@@ -76,71 +82,117 @@ def cut(items: Sequence[Input], kind: type[BlackBox]) -> list[list[Input]]:
 
 
 def ask_batches(group: Sequence[Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
-    keys = {job.box.name: {item: key for key, item in job.missing.items()} for job in group}
+    """Ask a group for what it misses; yields now and then. Raises BudgetError where a cap is reached."""
     for jobs, batch in _batches(group):
-        rest = list(batch)
-        while rest and (running := [job for job in jobs if job.error is None]):
-            part = _reserve(running, rest, budget)
-            if able := [job for job in running if job.error is None]:
-                _ask(able, part, keys, cache)
-                rest = rest[len(part) :]
-            yield
+        yield from _ask(jobs, batch, cache, budget)
 
 
-def _reserve(jobs: Sequence[Job], batch: list[Input], budget: Budget) -> list[Input]:
-    """As much of the batch as the budget lets be asked, taken out of it. A box that can't count it fails.
+def _ask(
+    jobs: Sequence[Job], batch: Sequence[Input], cache: PredictionCache, budget: Budget
+) -> Iterator[None]:
+    """Ask for a batch, in parts that the budget lets be asked. Boxes that fail together are asked alone."""
+    rest = list(batch)
+    while rest and (running := [job for job in jobs if job.error is None]):
+        part, faults = _try(running, rest, cache, budget)
+        for job, fault in faults:
+            if len(running) == 1:
+                yield from _narrow(job, part, fault, cache, budget)
+            else:
+                yield from _ask([job], part, cache, budget)
+        rest = rest[len(part) :]
+        yield
+
+
+def _narrow(
+    job: Job, batch: Sequence[Input], fault: Exception, cache: PredictionCache, budget: Budget
+) -> Iterator[None]:
+    """Where a box fails on a batch, find the inputs that it fails on. If it never answered any, some of the
+    batch are asked first, one by one: where it fails on these too, the box has failed.
+    """
+    alone = {batch[0]: fault} if len(batch) == 1 else {}
+    rest = list(batch[1:]) if alone else list(batch)
+    if not job.known and not alone:
+        some = rest[:: -(-len(rest) // MANY)]
+        rest = [item for item in rest if item not in some]
+        for item in some:
+            alone.update((item, found) for _, found in _try([job], [item], cache, budget)[1])
+    if not job.known:
+        job.error = as_fute_error(fault, job.box, f"on a batch of {len(batch)} inputs")
+        return
+    _save({job: [(item, Failure("error", brief(found))) for item, found in alone.items()]}, cache)
+    middle = (len(rest) + 1) // 2
+    yield from _ask([job], rest[:middle], cache, budget)
+    yield from _ask([job], rest[middle:], cache, budget)
+
+
+def _try(
+    jobs: Sequence[Job], batch: list[Input], cache: PredictionCache, budget: Budget
+) -> tuple[list[Input], list[tuple[Job, Exception]]]:
+    """Ask boxes together, once, for as much of a batch as the budget lets be asked, and save their answers.
+    What is asked of boxes on this machine in vain is put back.
+
+    Returns:
+        the part of the batch, and the jobs that have no answers to it, with the reason.
+
+    Raises:
+        BudgetError: not even one input may be asked.
+    """
+    part, wanted, faults = _reserve(jobs, batch, budget)
+    if not wanted:
+        return part, faults
+    boxes = [job.box for job, _ in wanted]
+    try:
+        answers = type(boxes[0]).predict_together(boxes, part)
+        checked = [check_answers(box, rows, len(part)) for box, rows in zip(boxes, answers, strict=True)]
+    except StorageError:
+        raise
+    except Exception as error:  # a box of the user's own raises what it likes
+        budget.put_back([(job.box, usage) for job, usage in wanted if not job.box.is_remote])
+        return part, [*faults, *((job, error) for job, _ in wanted)]
+    _save({j: list(zip(part, r, strict=True)) for (j, _), r in zip(wanted, checked, strict=True)}, cache)
+    return part, faults
+
+
+def _reserve(
+    jobs: Sequence[Job], batch: list[Input], budget: Budget
+) -> tuple[list[Input], list[tuple[Job, Usage]], list[tuple[Job, Exception]]]:
+    """As much of the batch as the budget lets be asked, what it takes, and the jobs whose boxes can't say.
 
     Raises:
         BudgetError: not even one input.
     """
     while True:
-        wanted: list[tuple[BlackBox, Usage]] = []
-        for job in [job for job in jobs if job.error is None]:
+        wanted: list[tuple[Job, Usage]] = []
+        faults: list[tuple[Job, Exception]] = []
+        for job in jobs:
             try:
                 with faults_of(job.box, f"to count what a batch of {len(batch)} inputs takes"):
-                    wanted.append((job.box, job.box.usage(batch)))
+                    wanted.append((job, job.box.usage(batch)))
             except StorageError:
                 raise
             except FuteError as error:
-                job.error = error
+                faults.append((job, error))
         if not wanted:
-            return batch
+            return batch, wanted, faults
         try:
-            budget.reserve(wanted)
+            budget.reserve([(job.box, usage) for job, usage in wanted])
         except BudgetError:
             if len(batch) == 1:
                 raise
             batch = batch[: len(batch) // 2]
         else:
-            return batch
+            return batch, wanted, faults
 
 
-def _ask(
-    jobs: Sequence[Job],
-    batch: Sequence[Input],
-    keys: Mapping[str, Mapping[Input, str]],
-    cache: PredictionCache,
-) -> None:
-    """Ask the boxes of `jobs` for one batch and save the answers."""
-    boxes = [job.box for job in jobs]
-    try:
-        answers = type(boxes[0]).predict_together(boxes, batch)
-        checked = [check_answers(box, rows, len(batch)) for box, rows in zip(boxes, answers, strict=True)]
-    except StorageError:
-        raise
-    except Exception as error:  # a box of the user's own raises what it likes
-        if len(jobs) == 1:
-            jobs[0].error = _as_fute_error(error, boxes[0], f"on a batch of {len(batch)} inputs")
-        for job in jobs if len(jobs) > 1 else []:  # find out which one it was
-            _ask([job], batch, keys, cache)
-        return
+def _save(said: Mapping[Job, Sequence[tuple[Input, Answer | Failure]]], cache: PredictionCache) -> None:
+    """Save what boxes said to some of the inputs that were missing."""
     fresh: dict[str, Answer | Failure] = {}
-    for job, rows in zip(jobs, checked, strict=True):
-        own = keys[job.box.name]
-        job.asked += len(batch)
-        for item, answer in zip(batch, rows, strict=True):
-            fresh[own[item]] = usable(item, answer)
-            job.take(own[item], fresh[own[item]])
+    for job, pairs in said.items():
+        for item, answer in pairs:
+            key = job.key_of[item]
+            fresh[key] = usable(item, answer)
+            job.take(key, fresh[key])
+        job.asked += len(pairs)
     cache.put(fresh)
 
 
@@ -168,7 +220,7 @@ def ask_streaming(group: Sequence[Job], cache: PredictionCache, budget: Budget) 
         raise
     except Exception as error:  # there is no asking any of them: no key, no such program
         for job in group:
-            job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
+            job.error = job.error or as_fute_error(error, job.box, "on a batch of 1 inputs")
     finally:
         close = getattr(answers, "close", None)
         if close is not None:
@@ -188,7 +240,7 @@ def _keep(job: Job, key: str, answer: Answers | Exception, fresh: dict[str, Answ
     except StorageError:
         raise
     except Exception as error:
-        job.error = job.error or _as_fute_error(error, job.box, "on a batch of 1 inputs")
+        job.error = job.error or as_fute_error(error, job.box, "on a batch of 1 inputs")
     else:
         job.take(key, fresh[key])
         job.asked += 1
@@ -200,10 +252,10 @@ def faults_of(box: BlackBox, when: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _as_fute_error(error, box, when) from error
+        raise as_fute_error(error, box, when) from error
 
 
-def _as_fute_error(error: Exception, box: BlackBox, when: str) -> FuteError:
+def as_fute_error(error: Exception, box: BlackBox, when: str) -> FuteError:
     if isinstance(error, FuteError):
         return error
     failure = ModelError(f"model {box.name} failed {when}", found=f"{type(error).__name__}: {error}")

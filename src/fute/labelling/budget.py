@@ -135,6 +135,12 @@ class Budget:
             with self._using() as db:
                 db.execute(_ADD, back)
 
+    def put_back(self, reserved: Sequence[tuple[BlackBox, Usage]]) -> None:
+        """Put back all that was reserved, calls too: none of it was used."""
+        rows = [self._row(box, usage) for box, usage in reserved]
+        with self._using() as db, transaction(db):
+            db.executemany(_ADD, [(name, -calls, -tokens, -cost) for name, calls, tokens, cost in rows])
+
     def check(self, box: BlackBox) -> None:
         """Raise ConfigError where the cost is capped and the box's price isn't known."""
         if box.price is None and self.caps.max_cost is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fute.core.errors import ConfigError, ModelError
 from fute.core.types import Answer, Failure, Input, Output, Span
-from fute.models.base import BlackBox, check_answers, check_labels
+from fute.models.base import MANY, BlackBox, brief, check_answers, check_labels
 from fute.models.callable import answers_to_probabilities
 
 EXPECTED: dict[Output, str] = {
@@ -39,6 +39,27 @@ def as_json(item: Input) -> dict[str, Any]:
     if item.options:
         content["options"] = list(item.options)
     return content
+
+
+class Reader:
+    """Reads what one box says in one run. What can't be read is that item's failure; where so many can't be,
+    and there never was a good answer, it is the box that doesn't speak this language.
+    """
+
+    def __init__(self, box: BlackBox) -> None:
+        self._box, self.any_good, self._unreadable = box, False, 0
+
+    def __call__(self, said: Any) -> Answer | Failure:
+        """The answer, or why there is none. Raises ModelError where the box can't be used."""
+        try:
+            answer = read_answer(self._box, said)
+        except ModelError as error:
+            self._unreadable += 1
+            if not self.any_good and self._unreadable >= MANY:
+                raise
+            return Failure("unparsed", brief(error))
+        self.any_good = self.any_good or not isinstance(answer, Failure)
+        return answer
 
 
 def read_answer(box: BlackBox, said: Any) -> Answer | Failure:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 
-from fute.core.errors import ConfigError, ModelError, listing
+from fute.core.errors import ConfigError, FuteError, ModelError, listing
 from fute.core.types import Answer, Answers, Failure, Floats, Input, Output, Shape, Span
 
 
@@ -60,6 +60,9 @@ class Unmetered:
     def settle(self, reserved: Usage, used: Usage) -> None:
         pass
 
+
+# A box that fails on so many items, and never gave an answer, is taken to fail on all.
+MANY = 8
 
 # What `BlackBox.stream` yields, and the seconds without an answer after which it says so.
 Streamed: TypeAlias = tuple[int, Answers | Exception] | None
@@ -214,6 +217,13 @@ def check_answers(box: BlackBox, answers: Any, n: int) -> list[Answer | Failure]
             result[i] = answer
         return result
     return _check_values(box, answers, n)
+
+
+def brief(error: Exception) -> str:
+    """An error in a line, as the detail of a `Failure`."""
+    if not isinstance(error, FuteError):
+        return f"{type(error).__name__}: {error}"[:500]
+    return "; ".join(filter(None, (error.problem, error.found and f"found: {error.found}")))[:500]
 
 
 def usable(item: Input, answer: Answer | Failure) -> Answer | Failure:

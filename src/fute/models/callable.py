@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_files, digest_object
-from fute.core.types import Floats, Input
+from fute.core.types import Answers, Failure, Floats, Input
 from fute.models.base import BlackBox, check_labels
 from fute.models.section import Here, LabelsSection
 from fute.models.sources import imported_files
@@ -28,7 +28,7 @@ class CallableModel(BlackBox):
     Args:
         function: takes `list[str]` (or, with `pair=True`, a list of `(text, text_pair)`) and returns as
             many answers. An answer is a label, a mapping from labels to probabilities (those left out are
-            0), or a sequence of probabilities in the order of `labels`.
+            0), a sequence of probabilities in the order of `labels`, or None for no answer to that one.
         labels: the label names.
         name: by default the function's.
         pair: whether it reads two texts.
@@ -67,7 +67,7 @@ class CallableModel(BlackBox):
         module = getattr(self.function, "__module__", "")
         return {"function": f"{module}:{getattr(self.function, '__qualname__', self.name)}"}
 
-    def predict(self, inputs: Sequence[Input]) -> Floats:
+    def predict(self, inputs: Sequence[Input]) -> Answers:
         texts = self.plain(inputs)
         try:
             answers = self.function(texts)
@@ -80,6 +80,11 @@ class CallableModel(BlackBox):
                 found=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
                 fix="call the function with a list of texts and see",
             ) from error
+        none = [a is None for a in answers] if isinstance(answers, list | tuple) else []
+        if any(none) and len(none) == len(inputs):
+            there = [a for a in answers if a is not None]
+            rows = iter(answers_to_probabilities(self, there, len(there)))
+            return [Failure("empty", "the function gave None") if gap else next(rows) for gap in none]
         return answers_to_probabilities(self, answers, len(inputs))
 
 

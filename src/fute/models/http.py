@@ -10,7 +10,7 @@ from pydantic import Field
 from fute.core.hashing import digest
 from fute.core.section import Name
 from fute.core.types import Answers, Failure, Input, Output, Shape
-from fute.models.answers import as_json, labels_for, read_answer
+from fute.models.answers import Reader, as_json, labels_for
 from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
 from fute.models.base import BlackBox, Meter, Streamed, Usage, answers_in_order
 from fute.models.section import Here, LabelsSection
@@ -63,7 +63,9 @@ class HTTPModel(BlackBox):
         return {"url": self.url, "version": self.version}
 
     def predict(self, inputs: Sequence[Input]) -> list[Any]:
-        """The answers in order, without a budget. Raises ModelError where the endpoint refuses them all."""
+        """The answers in order, without a budget. Raises ModelError where the endpoint refuses them all, or
+        none of its first answers can be read.
+        """
         return answers_in_order(self, inputs)
 
     def usage(self, inputs: Sequence[Input]) -> Usage:
@@ -74,6 +76,8 @@ class HTTPModel(BlackBox):
     def stream(
         cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
     ) -> Iterator[Streamed]:
+        readers = {box.name: Reader(box) for box, _ in questions}
+
         async def ask(line: Line, unit: Sequence[int]) -> list[Answers]:
             box = questions[unit[0]][0]
             body = {"inputs": [as_json(questions[index][1]) for index in unit]}
@@ -82,7 +86,7 @@ class HTTPModel(BlackBox):
                 said = reply["answers"] if isinstance(reply, Mapping) else reply
                 if len(said) != len(unit):
                     raise ValueError(f"{len(said)} answers to {len(unit)} inputs")
-                return [read_answer(box, one) for one in said]
+                return [readers[box.name](one) for one in said]
 
             try:
                 answers = await line.post(box.url, body, meters[box.name], Usage(1), read)

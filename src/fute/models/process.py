@@ -22,7 +22,7 @@ from fute.core.errors import BudgetError, ModelError
 from fute.core.hashing import digest, digest_files
 from fute.core.section import Name
 from fute.core.types import Failure, Input, Output, Shape
-from fute.models.answers import EXPECTED, as_json, labels_for, read_answer
+from fute.models.answers import EXPECTED, Reader, as_json, labels_for
 from fute.models.base import TICK, BlackBox, Meter, Streamed, Usage, answers_in_order
 from fute.models.section import Here, LabelsSection
 
@@ -93,7 +93,7 @@ class ProcessModel(BlackBox):
         cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
     ) -> Iterator[Streamed]:
         box = questions[0][0]
-        meter = meters[box.name]
+        meter, read = meters[box.name], Reader(box)
         waiting = collections.deque(range(len(questions)))
         careful = 0  # so many of the next go one by one, since the program died on one of them
         deaths: collections.Counter[int] = collections.Counter()
@@ -120,10 +120,10 @@ class ProcessModel(BlackBox):
                         alive = False
                     elif not line:
                         yield None
-                    else:
-                        index, answer = program.read(line)
+                    elif (got := program.read(line, strictly=not read.any_good)) is not None:
+                        index, said = got
                         careful, barren = max(0, careful - 1), 0
-                        yield index, [answer]
+                        yield index, [read(said)]
             except ModelError as error:
                 yield (next(iter(program.under_way), 0), error)
                 return
@@ -200,24 +200,27 @@ class _Program:
         self._heard = time.monotonic()
         return line
 
-    def read(self, line: str) -> tuple[int, Any]:
-        """The index and the answer of a line.
+    def read(self, line: str, strictly: bool) -> tuple[int, Any] | None:
+        """The index of the input that a line answers, and what it says; None for a line that is no answer.
 
         Raises:
-            ModelError: it is no such line: the program doesn't speak this language.
+            ModelError: there is such a line, `strictly`: the program doesn't speak this language.
         """
         try:
             said = json.loads(line)
             index = int(said["id"])
             del self.under_way[index]
         except (ValueError, LookupError, TypeError):
+            if not strictly:  # a library's warning, say
+                self._said.append(line.strip())
+                return None
             raise ModelError(
                 f"model {self.box.name} wrote a line that is no answer",
-                expected=f'JSON with the "id" of a line that it read, such as {EXPECTED[self.box.output]}',
+                expected=f'JSON with the "id" of a line that it read, such as {_example(self.box.output)}',
                 found=line.strip()[:200],
                 fix="write only answers to standard output, and the rest to standard error",
             ) from None
-        return index, read_answer(self.box, said)
+        return index, said
 
     def why(self) -> str:
         """Why there is no answer, for people."""
@@ -272,6 +275,10 @@ class _Program:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self._said.append(line.strip())
+
+
+def _example(output: Output) -> str:
+    return EXPECTED[output].replace("{", '{"id": 7, ', 1)
 
 
 class ProcessSection(LabelsSection):
