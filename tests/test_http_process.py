@@ -235,6 +235,23 @@ def test_items_that_kill_the_program_may_stand_side_by_side(tmp_path):
     assert [i for i, a in enumerate(answers) if isinstance(a, Failure)] == [0, 1, 17, 18, 19]
 
 
+def test_items_that_kill_the_program_first_of_all_stop_one_run_and_not_the_next(tmp_path):
+    body = """
+        for line in sys.stdin:
+            item = said(line)
+            if number(item) < 6:
+                os._exit(5)
+            tell(id=item["id"], label="good")
+    """
+    cache = PredictionCache(tmp_path / "predictions.sqlite")
+    stopped = label([program(tmp_path, body)], TEXTS, cache)
+    assert "its program gives no answers" in str(stopped.failures["program"])
+    for left in (range(6), range(6)):
+        result = label([program(tmp_path, body)], TEXTS, cache)
+        assert result.failures == {}
+        assert list(result.answered["program"].failed) == list(left)
+
+
 def test_many_lines_under_way_may_take_longer_together_than_one_may(tmp_path):
     body = """
         for line in sys.stdin:

@@ -2,6 +2,7 @@
 one.
 """
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,9 @@ from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label, pending
 from fute.models.base import BlackBox, Price, Usage
+from tests.servers import wait_until
 from tests.storage import finish, start
+from tests.test_client import Script
 
 LABELS = ("no", "yes")
 TEXTS = [Input(f"{i} text") for i in range(20)]
@@ -335,32 +338,166 @@ def test_offline_asks_no_remote_model_and_uses_what_is_kept(cache):
     assert len(result.answered["known"].rows) == 20
 
 
+# --- One model, asked from two sides ----------------------------------------------------------------------
+
+
+class Named(Moody):
+    """Under whatever name, the same model."""
+
+    fingerprint = "the same"
+
+
+class NamedStream(Stream):
+    fingerprint = "the same"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kind", [Named, NamedStream])
+def test_a_model_under_two_names_is_asked_once(tmp_path, kind, kept):
+    cache = PredictionCache(tmp_path / "predictions.sqlite" if kept else None)
+    boxes = [kind(name, {3: "empty", 5: "error"}) for name in "abc"]
+    assert [len(missing) for missing in pending(boxes, TEXTS, cache).values()] == [20, 0, 0]
+    result = label(boxes, TEXTS, cache)
+    assert sorted(number for box in boxes for number in box.asked) == list(range(20))
+    assert (result.asked, result.cached, result.left) == (20, 40, 0)
+    for one in result.answered.values():
+        assert one.rows.tolist() == [i for i in range(20) if i not in (3, 5)]
+        assert {row: failure.kind for row, failure in one.failed.items()} == {3: "empty", 5: "error"}
+        assert one.predictions.tolist() == [row(TEXTS[i]).tolist() for i in one.rows]
+
+
+def test_what_stops_a_model_under_one_name_may_not_stop_it_under_another(cache):
+    boxes = [NamedStream("no key", stop={4: ModelError("no key")}), NamedStream("with key")]
+    result = label(boxes, TEXTS, cache)
+    assert list(result.failures) == ["no key"]
+    assert len(result.answered["with key"].rows) == 20
+    assert boxes[1].asked == [4]
+
+
+@pytest.mark.parametrize("kind", [Moody, Stream])
+def test_of_two_answers_the_one_that_is_kept_counts_for_the_run_too(cache, kind):
+    class Late(kind):
+        def predict(self, inputs):
+            keys = [cache.key(self.fingerprint, item.key) for item in inputs]
+            cache.put({keys[0]: np.array([0.5, 0.5], dtype=np.float32)})  # by somebody else
+            return super().predict(inputs)
+
+    (late,) = label([Late("late")], TEXTS, cache).answered.values()
+    (kept,) = label([kind("late")], TEXTS, cache).answered.values()
+    assert late.predictions.tolist() == kept.predictions.tolist()
+    assert [0.5, 0.5] in late.predictions.tolist()
+
+
 ONE_OF_TWO = """
-    import sys, time
+    import json, sys
     from pathlib import Path
-    import numpy as np
     from fute.core.types import Input
     from fute.labelling.cache import PredictionCache
     from fute.labelling.runner import label
-    from fute.models.base import BlackBox
+    from fute.models.backends.client import Manners
+    from fute.models.callable import CallableModel
+    from fute.models.http import HTTPModel
 
-    class Slow(BlackBox):
-        name, kind, labels, fingerprint, batch = "slow", "python", ("no", "yes"), "slow 1", 10
+    folder, url = Path(sys.argv[1]), sys.argv[2]
 
-        def predict(self, inputs):
-            time.sleep(0.005)
-            yes = np.array([int(i.text) / 1000 for i in inputs], dtype=np.float32)
-            return np.column_stack([1 - yes, yes])
+    def here(texts):
+        with open(folder / "asked.txt", "a") as log:
+            log.write("".join(f"{text}\\n" for text in texts))
+        return ["yes"] * len(texts)
 
-    inputs = [Input(str(i)) for i in range(400)]
-    result = label([Slow()], inputs, PredictionCache(Path(sys.argv[1]) / "predictions.sqlite"))
-    print((result.predictions["slow"][:, 1] * 1000).round().astype(int).tolist() == list(range(400)))
+    manners = Manners(concurrency=4)
+    boxes = [HTTPModel(url, ["no", "yes"], name=n, version=n, manners=manners) for n in "ab"]
+    boxes.append(CallableModel(here, ["no", "yes"], name="here", version="1"))
+    inputs = [Input(str(i)) for i in range(50)]
+    result = label(boxes, inputs, PredictionCache(folder / "predictions.sqlite"))
+    rows = [one.tolist() for one in result.predictions.values()]
+    print(json.dumps([result.asked, result.left, result.failed_items(), rows]))
 """
 
 
-def test_two_processes_may_fill_one_cache(tmp_path):
-    processes = [start(ONE_OF_TWO, tmp_path) for _ in range(2)]
-    assert [finish(process).strip() for process in processes] == ["True", "True"]
+def says_yes(body):
+    (item,) = body["inputs"]
+    if item["text"] == "7":
+        return (200, {}, [{"error": "not seven"}], 0.02)
+    return (
+        200,
+        {},
+        [{"probabilities": {"yes": int(item["text"]) / 100, "no": 1 - int(item["text"]) / 100}}],
+        0.02,
+    )
+
+
+def test_two_processes_share_what_is_missing_and_ask_for_nothing_twice(tmp_path):
+    with Script(says_yes) as server:
+        processes = [start(ONE_OF_TWO, tmp_path, server.url) for _ in range(2)]
+        (asked, left, kinds, rows), other = (json.loads(finish(process)) for process in processes)
+        assert len(server.seen) == 100
+    assert asked + other[0] == 150
+    assert (left, kinds, rows) == tuple(other[1:])
+    assert (left, kinds) == (0, {"a": {"error": 1}, "b": {"error": 1}})
+    assert [len(one) for one in rows] == [49, 49, 50]
+    assert sorted((tmp_path / "asked.txt").read_text().split(), key=int) == [str(i) for i in range(50)]
+
+
+def test_what_a_killed_process_was_asking_is_taken_over_by_one_that_waits(tmp_path):
+    with Script(lambda body: (*says_yes(body)[:3], 0.12)) as server:
+        first = start(ONE_OF_TWO, tmp_path, server.url)
+        wait_until(lambda: server.seen)
+        second = start(ONE_OF_TWO, tmp_path, server.url)
+        wait_until(lambda: (tmp_path / "asked.txt").exists())  # by the second, which then waits
+        wait_until(lambda: len(server.seen) >= 40)
+        first.kill()
+        first.communicate()
+        rows = json.loads(finish(second))[-1]
+        assert [len(one) for one in rows] == [49, 49, 50]
+        assert 100 <= len(server.seen) <= 100 + 20, "those under way, and those of one tick"
+
+
+def test_a_run_that_has_reached_its_cap_does_not_wait_for_another(cache):
+    box = Moody("busy")
+    release = cache.claim(box.fingerprint)
+    budget = Budget(caps=Caps(max_calls=5))
+    result = label([Moody("free"), box], TEXTS, cache, budget=budget)
+    assert (len(result.answered["free"].rows), len(result.answered["busy"].rows)) == (5, 0)
+    assert result.left == 35
+    release()
+    assert len(label([box], TEXTS, cache).answered["busy"].rows) == 20
+
+
+# --- What failed before -----------------------------------------------------------------------------------
+
+
+def test_what_failed_before_is_asked_last_and_does_not_stop_a_model_that_answers(cache):
+    """The first five stop the model as soon as it gets to them, and for ever."""
+    gone = ModelError("it is gone", found="no answer")
+    first = label([Stream(moods=dict.fromkeys(range(5), "error"))], TEXTS[:5], cache)
+    assert first.failed_items() == {"stream": {"error": 5}}
+
+    class InOrder(Stream):
+        @classmethod
+        def stream(cls, questions, meters):
+            for index, (box, item) in enumerate(questions):
+                if number(item) < 5:
+                    yield index, gone
+                    return
+                yield index, box.predict([item])
+
+    for asked in (15, 0):
+        box = InOrder()
+        result = label([box], TEXTS, cache)
+        assert box.asked == list(range(5, 20))[:asked]
+        assert result.failures == {}
+        assert result.answered["stream"].rows.tolist() == list(range(5, 20))
+        assert result.answered["stream"].failed[0] == Failure("error", "it is gone; found: no answer")
+    never = Stream("never", stop={0: gone})
+    assert list(label([never], TEXTS[:1], cache).failures) == ["never"]
+
+
+def test_offline_a_model_that_answered_all_it_could_is_used(cache):
+    label([Stream(moods={5: "error"})], TEXTS, cache)
+    result = label([Stream()], TEXTS, cache, offline=True)
+    assert len(result.answered["stream"].rows) == 19
+    assert "--offline" in result.answered["stream"].failed[5].detail
 
 
 class Small(Moody):

@@ -48,13 +48,14 @@ class KeyValue:
                 )
         return found
 
-    def put(self, items: Mapping[str, bytes]) -> None:
-        """Add all of `items` or, where anything fails, none."""
+    def put(self, items: Mapping[str, bytes]) -> int:
+        """Add all of `items` or, where anything fails, none. Returns how many were not there yet."""
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             db = self._open()
             with transaction(db):
-                db.executemany(f"INSERT OR IGNORE INTO {self.table} VALUES (?, ?)", items.items())
+                done = db.executemany(f"INSERT OR IGNORE INTO {self.table} VALUES (?, ?)", items.items())
+        return done.rowcount
 
     def remove(self, keys: Iterable[str]) -> None:
         """Take out those of `keys` that are there."""

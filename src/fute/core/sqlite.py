@@ -47,6 +47,21 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def alone(path: Path) -> sqlite3.Connection | None:
+    """What keeps others, of this process too, from being alone at `path` until it is closed or the process
+    ends, also by `kill -9`; None while another has it. The empty file at `path` stays.
+    """
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return None
+    return db
+
+
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Let one process, and one thread of it, into the block at a time. The empty file at `path` stays; what

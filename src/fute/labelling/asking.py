@@ -21,25 +21,59 @@ _SAVE_AT = 256
 
 @dataclass(eq=False)
 class Job:
-    """One model's share of the work. One with an error from the start is not asked."""
+    """One model's share of the work. One with an error from the start is not asked.
+
+    Attributes:
+        keys: where the answers to `inputs` are kept; jobs of one fingerprint have the same.
+        known, failed: by key, what is answered, and what has failed for good.
+        before: by key, what failed in earlier runs.
+        missing: by key, what it is to be asked for; what failed before comes last, so that it keeps nothing
+            else from being asked.
+        asked: how many it was asked for.
+    """
 
     box: BlackBox
     inputs: list[Input]
     keys: list[str]
-    known: dict[str, Answer]
-    failed: dict[str, Failure]
+    known: dict[str, Answer] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    before: Mapping[str, Failure] = field(default_factory=dict)
+    fingerprint: str = ""
     error: FuteError | None = None
     missing: dict[str, Input] = field(init=False)
     asked: int = 0
 
     def __post_init__(self) -> None:
         absent = dict(zip(self.keys, self.inputs, strict=True))
-        self.missing = {k: i for k, i in absent.items() if k not in self.known and k not in self.failed}
+        self.missing = {key: absent[key] for key in sorted(absent, key=lambda key: key in self.before)}
+        self._strike()
 
     @cached_property
     def key_of(self) -> dict[Input, str]:
-        """The keys of what is missing."""
-        return {item: key for key, item in self.missing.items()}
+        return dict(zip(self.inputs, self.keys, strict=True))
+
+    def look(self, cache: PredictionCache, others: Sequence[Job]) -> None:
+        """Take what was answered, or failed, since this job began: by another process, or under another name
+        of the same model.
+        """
+        for twin in [job for job in others if job.fingerprint == self.fingerprint]:
+            self.known |= {key: twin.known[key] for key in self.missing if key in twin.known}
+            self.failed |= {key: twin.failed[key] for key in self.missing if key in twin.failed}
+        self.known |= cache.get(list(self.missing), self.box.output)
+        failures = cache.failures(list(self.missing))
+        self.failed |= {key: f for key, f in failures.items() if f != self.before.get(key)}
+        self._strike()
+
+    def excuse(self) -> None:
+        """A box that answers isn't at fault where only what failed before is missing, and fails again."""
+        left = [key for key in self.missing if key not in self.known and key not in self.failed]
+        if self.error is not None and self.known and all(key in self.before for key in left):
+            self.failed |= dict.fromkeys(left, Failure("error", brief(self.error)))
+            self.error = None
+
+    def _strike(self) -> None:
+        for key in [key for key in self.missing if key in self.known or key in self.failed]:
+            del self.missing[key]
 
     def take(self, key: str, answer: Answer | Failure) -> None:
         if isinstance(answer, Failure):
@@ -193,7 +227,14 @@ def _save(said: Mapping[Job, Sequence[tuple[Input, Answer | Failure]]], cache: P
             fresh[key] = usable(item, answer)
             job.take(key, fresh[key])
         job.asked += len(pairs)
-    cache.put(fresh)
+    _put(list(said), fresh, cache)
+
+
+def _put(jobs: Sequence[Job], fresh: Mapping[str, Answer | Failure], cache: PredictionCache) -> None:
+    """Save answers; where others are kept already, these are taken instead."""
+    if not cache.put(fresh):
+        for job in jobs:
+            job.known |= cache.get([key for key in fresh if key in job.known], job.box.output)
 
 
 def ask_streaming(group: Sequence[Job], cache: PredictionCache, budget: Budget) -> Iterator[None]:
@@ -213,7 +254,7 @@ def ask_streaming(group: Sequence[Job], cache: PredictionCache, budget: Budget) 
                 else:
                     _keep(job, key, got[1], fresh)
             if fresh and (len(fresh) >= _SAVE_AT or time.monotonic() - saved > TICK):
-                cache.put(fresh)
+                _put(group, fresh, cache)
                 fresh, saved = {}, time.monotonic()
                 yield
     except StorageError:
@@ -225,7 +266,7 @@ def ask_streaming(group: Sequence[Job], cache: PredictionCache, budget: Budget) 
         close = getattr(answers, "close", None)
         if close is not None:
             close()
-        cache.put(fresh)
+        _put(group, fresh, cache)
     yield
     if stopped is not None:
         raise stopped

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fute.core.files import storing
+from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
+from fute.core.sqlite import alone
 from fute.core.types import Answer, Failure, Output, Span
 
 
@@ -17,6 +20,7 @@ class PredictionCache:
     """Only checked answers go in, so whatever comes out is right. `None` as path keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
+        self.path = path
         self._answers = KeyValue(path) if path is not None else None
         self._failures = KeyValue(path, "failure") if path is not None else None
 
@@ -35,19 +39,34 @@ class PredictionCache:
         found = self._failures.get(keys) if self._failures is not None else {}
         return {key: Failure(*json.loads(value)) for key, value in found.items()}
 
-    def put(self, answers: Mapping[str, Answer | Failure]) -> None:
+    def put(self, answers: Mapping[str, Answer | Failure]) -> bool:
         """Keep answers, and what failed: a failure is never an answer, and who looks for an answer first
         need not know that there once was a failure.
+
+        Returns:
+            whether these are the answers that are kept: an answer that is there already stays.
         """
         if self._answers is None or self._failures is None:
-            return
+            return True
         good = {key: _encode(a) for key, a in answers.items() if not isinstance(a, Failure)}
         bad = {key: a for key, a in answers.items() if isinstance(a, Failure)}
-        if good:
-            self._answers.put(good)
+        added = self._answers.put(good) if good else 0
         if bad:
             self._failures.remove(bad)
             self._failures.put({key: json.dumps([f.kind, f.detail[:500]]).encode() for key, f in bad.items()})
+        return added == len(good)
+
+    def claim(self, fingerprint: str) -> Callable[[], None] | None:
+        """The right to ask this model for answers to be kept here, until the function that is returned is
+        called, or the process ends; None while another has it.
+        """
+        if self.path is None:
+            return lambda: None
+        folder = self.path.parent / "asking"
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = alone(folder / digest([fingerprint])[:16])
+        return lock.close if lock is not None else None
 
 
 def _encode(answer: Answer) -> bytes:

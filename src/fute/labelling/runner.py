@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.errors import BudgetError, ConfigError, FuteError, ModelError, StorageError
+from fute.core.errors import BudgetError, ConfigError, FuteError, ModelError, StorageError, listing
 from fute.core.labels import matching
 from fute.core.progress import Progress, silent
 from fute.core.types import Answer, Failure, Floats, Input
@@ -19,7 +21,9 @@ from fute.data.corpus import fit
 from fute.labelling.asking import Job, ask_batches, ask_streaming, faults_of
 from fute.labelling.budget import Budget
 from fute.labelling.cache import PredictionCache
-from fute.models.base import BlackBox, check_answers
+from fute.models.base import TICK, BlackBox, check_answers
+
+log = logging.getLogger("fute")
 
 # What a run reads of a box before and after it asks: one that can't say them is not asked.
 _SAID = ("shape", "output", "labels", "kind", "group", "price", "is_remote", "fingerprint")
@@ -147,10 +151,15 @@ class Labelled:
 def pending(
     boxes: Sequence[BlackBox], inputs: Sequence[Input], cache: PredictionCache, retry: bool = False
 ) -> dict[str, list[Input] | FuteError]:
-    """For each model, the inputs it would be asked for, or why it can't be; arguments as for `label`."""
-    return {
-        job.box.name: job.error or list(job.missing.values()) for job in _jobs(boxes, inputs, cache, retry)
-    }
+    """For each model, the inputs it would be asked for, or why it can't be; of a model under two names, the
+    second is asked for nothing. Arguments as for `label`.
+    """
+    found: dict[str, list[Input] | FuteError] = {}
+    seen: set[str] = set()
+    for job in _jobs(boxes, inputs, cache, retry):
+        found[job.box.name] = job.error or [item for key, item in job.missing.items() if key not in seen]
+        seen |= job.missing.keys()
+    return found
 
 
 def label(
@@ -166,7 +175,8 @@ def label(
     """The answers of every box to every input.
 
     Each answer is checked, then saved with its batch. Where answers come one by one, those of 0.2 seconds are
-    saved together. So stopping at any moment loses little. A box that fails never stops the others. An item
+    saved together. So stopping at any moment loses little. One process at a time asks a model; others ask
+    other models meanwhile, then wait for its answers. A box that fails never stops the others. An item
     that fails has no answer; it is asked again where it got none at all (`Failure.kind` "error"), and where
     the model answered, but nothing that can be used, only with `retry`.
 
@@ -184,34 +194,37 @@ def label(
     """
     jobs = _jobs(boxes, inputs, cache, retry)
     budget = budget or Budget()
-    total = sum(len(job.missing) for job in jobs)
     stopped: BudgetError | None = None
     rates: dict[str, float] = {}
 
     def tell() -> None:
         done = sum(job.asked if job.error is None else len(job.missing) for job in jobs)
-        progress("labelling", done, total)
+        progress("labelling", done, sum(len(job.missing) for job in jobs))
 
     for job in [job for job in jobs if job.error is None]:
         try:
             budget.check(job.box)
-        except ConfigError as error:
+            if offline and job.box.is_remote and job.missing:
+                raise _offline(job.box)
+        except (ConfigError, ModelError) as error:
             job.error = error
-    for group in _groups([job for job in jobs if job.error is None]):
-        if offline and group[0].box.is_remote:
-            for job in group:
-                job.error = _offline(job.box)
-            tell()
-            continue
-        ask = ask_streaming if group[0].box.batch is None else ask_batches
-        began = time.monotonic()
-        try:
-            for _ in ask(group, cache, budget):
-                tell()
-        except BudgetError as error:
-            stopped = error
-        rate = sum(job.asked for job in group if job.error is None) / (time.monotonic() - began)
-        rates.update({job.box.name: rate for job in group if job.error is None and job.asked})
+    with closing(_turns(jobs, cache)) as turns:
+        for group in turns:
+            if not group:
+                if stopped is not None:  # what others may still answer isn't awaited
+                    break
+                continue
+            ask = ask_streaming if group[0].box.batch is None else ask_batches
+            began = time.monotonic()
+            try:
+                for _ in ask(group, cache, budget):
+                    tell()
+            except BudgetError as error:
+                stopped = error
+            rate = sum(job.asked for job in group if job.error is None) / (time.monotonic() - began)
+            rates.update({job.box.name: rate for job in group if job.error is None and job.asked})
+    for job in jobs:
+        job.excuse()
     answered = _finish(jobs)
     asked = sum(job.asked for job in jobs)
     return Labelled(
@@ -220,7 +233,7 @@ def label(
         stopped=stopped,
         asked=asked,
         cached=sum(len(job.keys) - len(job.missing) for job in jobs),
-        left=total - asked,
+        left=sum(len(job.missing) for job in jobs) - asked,
         rates=rates,
     )
 
@@ -242,13 +255,13 @@ def _jobs(
         except StorageError:
             raise
         except FuteError as error:
-            jobs.append(Job(box, list(inputs), [item.key for item in inputs], {}, {}, error))
+            jobs.append(Job(box, list(inputs), [item.key for item in inputs], error=error))
             continue
         keys = [cache.key(said["fingerprint"], address) for address in addresses[shape]]
         known = cache.get(keys, said["output"])
-        failed = {} if retry else cache.failures([key for key in keys if key not in known])
-        final = {key: f for key, f in failed.items() if f.kind != "error"}
-        jobs.append(Job(box, fitted[shape], keys, known, final))
+        before = cache.failures([key for key in keys if key not in known])
+        final = {key: f for key, f in before.items() if f.kind != "error" and not retry}
+        jobs.append(Job(box, fitted[shape], keys, known, final, before, said["fingerprint"]))
     return jobs
 
 
@@ -279,6 +292,36 @@ def _offline(box: BlackBox) -> ModelError:
         f"model {box.name} would open a connection, and `--offline` forbids it",
         fix="run without --offline; what is labelled already is kept",
     )
+
+
+def _turns(jobs: Sequence[Job], cache: PredictionCache) -> Generator[list[Job]]:
+    """Groups of jobs to be asked now for what they miss. A job whose model another process is asking comes
+    later, for what is missing then; where all that are left are such, an empty group comes before each wait.
+    So does a job that is another one's under a second name.
+    """
+    todo = [job for job in jobs if job.error is None and job.missing]
+    waits = False
+    while todo:
+        done: list[Job] = []
+        for group in _groups(todo):
+            with ExitStack() as claims:
+                claimed: dict[str, Job] = {}
+                for job in group:
+                    if job.fingerprint not in claimed and (release := cache.claim(job.fingerprint)):
+                        claims.callback(release)
+                        claimed[job.fingerprint] = job
+                        job.look(cache, jobs)
+                done += claimed.values()
+                if able := [job for job in claimed.values() if job.missing]:
+                    yield able
+        todo = [job for job in todo if job not in done]
+        if todo and not done:
+            if not waits:
+                names = listing(job.box.name for job in todo)
+                log.info("Another run is asking %s: waiting for its answers.", names)
+            waits = True
+            yield []
+            time.sleep(TICK)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
