@@ -20,7 +20,8 @@ from fute import CallableModel, Input, SklearnModel
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest_object
 from fute.models.base import check_answers
-from fute.models.callable import import_object
+from fute.models.callable import PythonSection, import_object
+from fute.models.section import Here
 from fute.models.sources import imported_files
 from tests.helpers import refused, write
 
@@ -519,3 +520,88 @@ def test_importing_leaves_no_byte_code_beside_the_users_files(tmp_path, monkeypa
     import_object("left_alone:f", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["left_alone.py"]
     assert not sys.dont_write_bytecode
+
+
+READING = """\
+import json
+from pathlib import Path
+
+GOOD = json.load(open("table.json"))
+LATER = "later.txt"
+log = lambda: open("calls.log", "a")
+
+def rule(texts):
+    good = [*GOOD, *Path(LATER).read_text().split()]
+    return ["positive" if any(word in text for word in good) else "negative" for text in texts]
+"""
+
+
+def reading(folder, **entry):
+    """The black box of an entry of `fute.yaml` whose module reads files, asked about `INPUTS`."""
+    made = {"name": "rule", "python": "reading:rule", "labels": LABELS, **entry}
+    box = PythonSection(**made).build(Here(folder))
+    return box.fingerprint, box.predict(INPUTS)[:, 1].tolist()
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "reading.py": READING,
+        "table.json": '["fine"]',
+        "later.txt": "",
+        "calls.log": "",
+    }.items():
+        write(tmp_path / name, text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "text"), [("table.json", '["fine", "rain"]'), ("later.txt", "rain")])
+def test_a_file_that_the_source_names_counts_and_is_read_again(reader, file, text):
+    before = reading(reader)
+    assert before[1] == [1, 0, 1]
+    write(reader / file, text)
+    after = reading(reader)
+    assert after[1] == [1, 1, 1]
+    assert after[0] != before[0]
+    write(reader / "calls.log", "asked\n")
+    assert reading(reader) == after, "what is written to doesn't count"
+
+
+def test_files_that_an_entry_names_count_instead(reader):
+    write(reader / "weights" / "a" / "part", "1")
+    before, _ = reading(reader, files=["weights", "later.txt"])
+    write(reader / "table.json", '["rain"]')
+    assert reading(reader, files=["weights", "later.txt"])[0] == before
+    write(reader / "weights" / "a" / "part", "2")
+    changed, _ = reading(reader, files=["weights", "later.txt"])
+    write(reader / "weights" / "a" / "part", "1")
+    (reader / "weights" / "a").rename(reader / "weights" / "b")
+    moved, _ = reading(reader, files=["weights", "later.txt"])
+    assert len({before, changed, moved}) == 3
+    with refused(ConfigError, "there is no file", "weight", "correct `files`"):
+        reading(reader, files=["weight"])
+
+
+def test_a_version_stands_for_the_source_and_what_it_names(reader):
+    before, answers = reading(reader, version=1)
+    write(reader / "table.json", '["rain"]')
+    write(reader / "reading.py", READING + "\ndef other(texts):\n    return rule(texts)\n")
+    assert reading(reader, version=1)[0] == before
+    write(reader / "table.json", '["fine"]')
+    others = [
+        {"version": 2},
+        {"version": 1, "files": ["table.json"]},
+        {"version": 1, "python": "reading:other"},
+    ]
+    assert len({before, *(reading(reader, **entry)[0] for entry in others)}) == 4
+
+
+def test_a_module_in_a_package_is_imported_again_too(tmp_path):
+    for folder, word in (("a", "negative"), ("a", "positive"), ("b", "negative")):
+        write(tmp_path / folder / "pack" / "__init__.py", "")
+        write(
+            tmp_path / folder / "pack" / "rules.py",
+            f"def rule(texts):\n    return [{word!r} for t in texts]\n",
+        )
+        assert import_object("pack.rules:rule", tmp_path / folder)(["x"]) == [word]

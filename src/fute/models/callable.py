@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +17,11 @@ from pydantic import model_validator
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_files, digest_object
+from fute.core.section import Name
 from fute.core.types import Answers, Failure, Floats, Input
 from fute.models.base import BlackBox, check_labels
 from fute.models.section import Here, LabelsSection
-from fute.models.sources import imported_files
+from fute.models.sources import digest_paths, imported_files, module_file, named_files
 
 
 class CallableModel(BlackBox):
@@ -35,6 +37,8 @@ class CallableModel(BlackBox):
         version: says when answers may have changed. By default the source of the function's module tells,
             that of the modules it imports from its own folder (`models.sources`), and what the function holds
             on to: defaults, closures, an object's attributes.
+        files: files and folders that decide the answers too, such as weights, by a name: a change of their
+            contents is a change of the model.
 
     Raises:
         ConfigError: fewer than two labels, or one twice.
@@ -50,16 +54,19 @@ class CallableModel(BlackBox):
         name: str | None = None,
         pair: bool = False,
         version: str | None = None,
+        files: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.labels = check_labels(self.name, labels)
         self.shape = "pair" if pair else "text"
-        self._version = version
+        self._version, self._files = version, dict(files)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         made = [self.name, self._version] if self._version else _identity(self.function, self.name)
+        if self._files:
+            made = [*made, digest_paths(self._files)]
         return digest(["callable", 1, made, list(self.labels), self.is_pair])
 
     @property
@@ -184,12 +191,13 @@ def _identity(function: Any, name: str) -> list[str]:
         ) from error
 
 
-# Modules that `import_object` imported: where from, and their text then.
-_IMPORTED: dict[str, tuple[Path, bytes]] = {}
+# Modules that `import_object` imported, and files that they read: where from, and what was in them then.
+_IMPORTED: dict[str, tuple[Path, str]] = {}
 
 
-def import_object(reference: str, folder: Path) -> Any:
-    """The object behind `module:name`; modules in `folder` are found first.
+def import_object(reference: str, folder: Path, files: Mapping[str, Path] | None = None) -> Any:
+    """The object behind `module:name`; modules in `folder` are found first. A module is imported again when
+    its text changed, that of one it imports, or one of `files`; by default those that the texts name.
 
     Raises:
         ConfigError: not of that form, no such module or name, or the module fails to import.
@@ -200,21 +208,12 @@ def import_object(reference: str, folder: Path) -> Any:
             f'"{reference}" names no object', expected='"module:name", for example "mymodels:vader"'
         )
     path = folder.resolve()
-    own = path / f"{module_name}.py"
+    _forget_what_changed(module_name, path, files)
     sys.path.insert(0, str(path))
     importlib.invalidate_caches()
     # `fute plan` changes nothing: no byte code beside the user's files.
     writes_byte_code, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     try:
-        if own.is_file():
-            files = {module_name: own, **imported_files(module_name, own)}
-            current = {name: (file, file.read_bytes()) for name, file in files.items()}
-            if any(_IMPORTED.get(name) != text for name, text in current.items()):
-                # Another project's of the same name, or an older text.
-                for name in current:
-                    if name == module_name or name in _IMPORTED:
-                        sys.modules.pop(name, None)
-                _IMPORTED.update(current)
         module = importlib.import_module(module_name)
     except Exception as error:  # a module may raise anything at import
         raise ConfigError(
@@ -236,13 +235,40 @@ def import_object(reference: str, folder: Path) -> Any:
     return getattr(module, attribute)
 
 
+def _forget_what_changed(module: str, folder: Path, files: Mapping[str, Path] | None) -> None:
+    """Have the modules of the folder that `module` needs imported anew, if a file of theirs is another than
+    when they were imported: a newer one, or one of another project.
+    """
+    own = module_file(folder, module)
+    if own is None:
+        return
+    packages = (".".join(module.split(".")[:depth]) for depth in range(1, module.count(".") + 1))
+    around = {name: file for name in packages if (file := module_file(folder, name))}
+    modules = {module: own, **around, **imported_files(module, own)}
+    current = {name: (file, digest_files([file])) for name, file in modules.items()}
+    read = named_files(module, own) if files is None else files
+    current |= {str(file): (file, digest_paths({name: file})) for name, file in read.items()}
+    if any(_IMPORTED.get(name) != what for name, what in current.items()):
+        for name in current:
+            if name == module or name in _IMPORTED:
+                sys.modules.pop(name, None)
+        _IMPORTED.update(current)
+
+
 class PythonSection(LabelsSection):
-    """`python: "module:function"`: a function of the project's own."""
+    """`python: "module:function"`: a function of the project's own.
+
+    Attributes:
+        version: stands for the function's source: raised by hand when its answers may have changed.
+        files: files and folders that decide its answers; by default those that its source names.
+    """
 
     KEY: ClassVar[str] = "python"
 
     python: str
     pair: bool = False
+    version: Name | None = None
+    files: list[str] | None = None
 
     @model_validator(mode="after")
     def _has_labels(self) -> PythonSection:
@@ -251,5 +277,22 @@ class PythonSection(LabelsSection):
         return self
 
     def build(self, here: Here) -> BlackBox:
-        function = import_object(self.python, here.folder)
-        return CallableModel(function, list(self.labels or []), name=self.name, pair=self.pair)
+        files = self._files(here.folder)
+        return CallableModel(
+            import_object(self.python, here.folder, files),
+            list(self.labels or []),
+            name=self.name,
+            pair=self.pair,
+            version=self.version and f"{self.python} {self.version}",
+            files=files,
+        )
+
+    def _files(self, folder: Path) -> dict[str, Path]:
+        """What counts beside the source: `files`, else what the source names, unless `version` stands for it
+        all.
+        """
+        if self.files is not None:
+            return {name: folder / name for name in self.files}
+        module = self.python.partition(":")[0]
+        file = module_file(folder, module) if module else None
+        return {} if self.version or file is None else named_files(module, file)

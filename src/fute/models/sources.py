@@ -1,11 +1,17 @@
-"""Which files a user's function comes from: its module and what that imports from the same folder."""
+"""Which files a user's function comes from: its module, what that imports from the same folder, and the data
+files that these name.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from fute.core.errors import ConfigError
+from fute.core.hashing import digest, digest_files
 
 
 def imported_files(module: str, file: Path) -> dict[str, Path]:
@@ -20,9 +26,8 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
         module: the dotted name of the first.
         file: where it lies.
     """
-    depth = module.count(".") + (file.name == "__init__.py")
-    root = file.resolve().parents[depth]
-    if root.name in ("site-packages", "dist-packages") or str(root) in sysconfig.get_paths().values():
+    root = _root(module, file)
+    if root is None:
         return {}
     found = {module: file}
     waiting = [module]
@@ -30,12 +35,94 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
         name = waiting.pop()
         package = name if found[name].name == "__init__.py" else name.rpartition(".")[0]
         for other in _imports(found[name], package):
-            path = _file(root, other)
+            path = module_file(root, other)
             if path is not None and other not in found and other.partition(".")[0] != "fute":
                 found[other] = path
                 waiting.append(other)
     del found[module]
     return found
+
+
+def named_files(module: str, file: Path) -> dict[str, Path]:
+    """The files that a module, and those of the user's own that it imports, name in their text, by the name:
+    strings such as "cnn.pt" that are the relative path of a file, from the module's folder or from that where
+    its imports start. What is opened to be written to doesn't count.
+
+    Args:
+        module, file: as for `imported_files`.
+    """
+    root = _root(module, file)
+    if root is None:
+        return {}
+    found: dict[str, Path] = {}
+    for source in (file, *imported_files(module, file).values()):
+        for name in _strings(source):
+            for folder in (source.resolve().parent, root):
+                path = folder / name
+                # Unlike Path.is_file, this takes a text that is too long for a file's name.
+                if os.path.isfile(path) and path.suffix != ".py":  # noqa: PTH113
+                    found.setdefault(name, path)
+    return found
+
+
+def module_file(folder: Path, module: str) -> Path | None:
+    """Where the module of that dotted name lies in a folder; None where it doesn't."""
+    place = folder.joinpath(*module.split("."))
+    candidates = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def digest_paths(paths: Mapping[str, Path]) -> str:
+    """sha256 (hex) over names and contents: of a folder all files in it, whatever way it lies in.
+
+    Raises:
+        ConfigError: there is no such file or folder, or it can't be read.
+    """
+    parts = []
+    for name, path in sorted(paths.items()):
+        if not path.exists():
+            raise ConfigError(f"there is no file {path}", fix="correct `files`")
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        try:
+            parts += [[name, file.relative_to(path).as_posix(), digest_files([file])] for file in inside]
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read", found=str(error)) from error
+    return digest(parts)
+
+
+def _root(module: str, file: Path) -> Path | None:
+    """The folder where a module's imports start; None where it is installed, so not the user's."""
+    depth = module.count(".") + (file.name == "__init__.py")
+    root = file.resolve().parents[depth]
+    installed = root.name in ("site-packages", "dist-packages") or str(root) in sysconfig.get_paths().values()
+    return None if installed else root
+
+
+def _strings(file: Path) -> Iterator[str]:
+    """The strings of a module's text that may be a relative path of a file that it reads."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    written = {id(part) for node in ast.walk(tree) if _writes(node) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in written:
+            name = node.value
+            if name.strip() and "\0" not in name and not Path(name).is_absolute():
+                yield name
+
+
+def _writes(node: ast.AST) -> bool:
+    """Whether a part of a text is `open(name, "w")` or the like, `Path(name).open("a")`, `.write_text(…)`."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    given = [
+        one.value for one in [*node.args, *(k.value for k in node.keywords)] if isinstance(one, ast.Constant)
+    ]
+    return called in ("write_text", "write_bytes") or (
+        called == "open" and any(isinstance(one, str) and one[:1] in "wax" and len(one) <= 3 for one in given)
+    )
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
@@ -59,9 +146,3 @@ def _with_packages(name: str) -> Iterator[str]:
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         yield ".".join(parts[:length])
-
-
-def _file(root: Path, module: str) -> Path | None:
-    place = root.joinpath(*module.split("."))
-    candidates = (place / "__init__.py", place.with_name(f"{place.name}.py"))
-    return next((file for file in candidates if file.is_file()), None)
