@@ -19,6 +19,7 @@ from sklearn.svm import LinearSVC
 from fute import CallableModel, Input, SklearnModel
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest_object
+from fute.core.types import Failure
 from fute.models.base import check_answers
 from fute.models.callable import PythonSection, import_object
 from fute.models.section import Here
@@ -584,7 +585,7 @@ def test_files_that_an_entry_names_count_instead(reader):
 
 
 def test_a_version_stands_for_the_source_and_what_it_names(reader):
-    before, answers = reading(reader, version=1)
+    before, _ = reading(reader, version=1)
     write(reader / "table.json", '["rain"]')
     write(reader / "reading.py", READING + "\ndef other(texts):\n    return rule(texts)\n")
     assert reading(reader, version=1)[0] == before
@@ -605,3 +606,104 @@ def test_a_module_in_a_package_is_imported_again_too(tmp_path):
             f"def rule(texts):\n    return [{word!r} for t in texts]\n",
         )
         assert import_object("pack.rules:rule", tmp_path / folder)(["x"]) == [word]
+
+
+ASKED_OF = {
+    "text": Input("Where is it? In the box."),
+    "pair": Input("Where is it?", "In the box."),
+    "question-context": Input("Where is it?", "It is in the box."),
+    "question-options": Input("Where is it?", "It is here.", ("box", "bed")),
+}
+READ_AS = {
+    "text": "Where is it? In the box.",
+    "pair": ("Where is it?", "In the box."),
+    "question-context": ("Where is it?", "It is in the box."),
+    "question-options": ("It is here.\nWhere is it?", ["box", "bed"]),
+}
+
+
+@pytest.mark.parametrize("shape", READ_AS)
+def test_a_function_gets_inputs_in_the_shape_that_it_reads(shape):
+    seen = []
+    box = CallableModel(lambda inputs: seen.extend(inputs) or ["positive"], LABELS, shape=shape, version="1")
+    assert checked(box, [ASKED_OF[shape]]) == [[0, 1]]
+    assert seen == [READ_AS[shape]]
+
+
+@pytest.mark.parametrize(
+    ("output", "answers", "found"),
+    [
+        ("score", [0.5, 2, -1], [[0.5], [2], [-1]]),
+        ("score", np.array([[0.5], [2], [-1]]), [[0.5], [2], [-1]]),
+        ("score", [{"score": 0.5}, [2], np.float64(-1)], [[0.5], [2], [-1]]),
+        ("text", ["a", "b", {"text": "c"}], ["a", "b", "c"]),
+        (
+            "span",
+            [("box", 10), {"text": "", "start": -1}, {"span": {"text": "It", "start": 0}}],
+            [("box", 10), ("", -1), ("It", 0)],
+        ),
+    ],
+)
+def test_a_function_may_answer_scores_texts_and_spans(output, answers, found):
+    box = CallableModel(lambda inputs: answers, name="any", output=output, version="1")
+    assert box.labels == (("score",) if output == "score" else ())
+    rows = check_answers(box, box.predict(INPUTS), 3)
+    assert [row.tolist() if output == "score" else row for row in rows] == found
+
+
+@pytest.mark.parametrize(
+    ("output", "answers", "words"),
+    [
+        ("score", ["good", 1, 1], ["an answer fute can't read", '{"score": 0.7}', "'good'"]),
+        ("score", [[1, 2], 1, 1], ["model any", "an answer fute can't read", "[1, 2]"]),
+        ("score", [1, float("nan"), 1], ["NaN or infinity", "input 2 of 3"]),
+        ("score", [1, 2], ["answered 2 times to 3 inputs"]),
+        ("text", ["a", 7, "b"], ["answered no text", "7 for input 2 of 3"]),
+        ("span", ["box", ("box", 1), ("box", 1)], ["an answer fute can't read", '"start": 12', "'box'"]),
+    ],
+)
+def test_an_answer_of_another_kind_is_refused(output, answers, words):
+    with refused(ModelError, *words):
+        box = CallableModel(lambda inputs: answers, name="any", output=output, version="1")
+        check_answers(box, box.predict(INPUTS), 3)
+
+
+@pytest.mark.parametrize(
+    ("output", "good"), [("class", "positive"), ("class", {"positive": 1}), ("score", 1.0), ("text", "yes")]
+)
+def test_a_function_may_say_that_an_item_has_no_answer(output, good):
+    labels = LABELS if output == "class" else None
+    box = CallableModel(
+        lambda inputs: [{"error": "too short"}, good, good], labels, name="any", output=output, version="1"
+    )
+    failed, *rest = check_answers(box, box.predict(INPUTS), 3)
+    assert failed == Failure("error", "too short")
+    assert len(rest) == 2
+    assert not any(isinstance(one, Failure) for one in rest)
+
+
+def test_a_label_may_be_called_error():
+    box = answering([{"error": 1}, {"fine": 1}, {"error": 0.5, "fine": 0.5}], ["error", "fine"])
+    assert checked(box) == [[1, 0], [0, 1], [0.5, 0.5]]
+
+
+def test_shape_and_output_are_part_of_the_fingerprint():
+    made = [{}, {"shape": "pair"}, {"shape": "question-context"}, {"shape": "question-options"}]
+    prints = {CallableModel(len, LABELS, version="1", **one).fingerprint for one in made}
+    prints |= {CallableModel(len, version="1", output=one).fingerprint for one in ("score", "text", "span")}
+    assert len(prints) == 7
+    same = CallableModel(len, LABELS, version="1", pair=True).fingerprint
+    assert same == CallableModel(len, LABELS, version="1", shape="pair").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pair": True, "shape": "text"}, ["`pair` and `shape: text` contradict", "leave `pair` out"]),
+        ({"output": "text"}, ["`output: text` takes no such labels", "negative, positive"]),
+        ({"output": "score"}, ["`output: score` takes no such labels"]),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, words):
+    with refused(ConfigError, "model len", *words):
+        CallableModel(len, LABELS, **options)

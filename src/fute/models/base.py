@@ -133,10 +133,10 @@ class BlackBox(ABC):
 
     def plain(self, inputs: Sequence[Input]) -> list[Any]:
         """The inputs as a function or an estimator takes them: texts, or tuples `(text, text_pair)` or
-        `(text, options)`.
+        `(text, options)`. What a question with options stands on comes before it, on a line of its own.
         """
         if self.shape == "question-options":
-            return [(i.text, list(i.options)) for i in inputs]
+            return [("\n".join(filter(None, (i.text_pair, i.text))), list(i.options)) for i in inputs]
         return [(i.text, i.text_pair) if self.is_pair else i.text for i in inputs]
 
     @classmethod

@@ -7,33 +7,38 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import model_validator
 
 from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_files, digest_object
 from fute.core.section import Name
-from fute.core.types import Answers, Failure, Floats, Input
-from fute.models.base import BlackBox, check_labels
+from fute.core.types import Answers, Input, Output, Shape
+from fute.models.answers import labels_for, read_answers
+from fute.models.base import BlackBox
 from fute.models.section import Here, LabelsSection
 from fute.models.sources import digest_paths, imported_files, module_file, named_files
 
 
 class CallableModel(BlackBox):
-    """A function from a list of texts to a list of answers.
+    """A function from a list of inputs to a list of answers.
 
     Args:
-        function: takes `list[str]` (or, with `pair=True`, a list of `(text, text_pair)`) and returns as
-            many answers. An answer is a label, a mapping from labels to probabilities (those left out are
-            0), a sequence of probabilities in the order of `labels`, or None for no answer to that one.
-        labels: the label names.
+        function: takes a list and returns as many answers. An input is a text, or by `shape` a tuple: (text,
+            text_pair), (question, context) or (question, options). An answer is by `output` "class" a label,
+            a mapping from labels to probabilities (those left out are 0) or a sequence of probabilities in
+            the order of `labels`; "score" a number; "text" a string; "span" (text, start), start counted in
+            characters of the context, ("", -1) for none. For all but "class" it may be a mapping as a program
+            writes it, such as {"error": "why"}.
+        labels: for `output` "class" the label names, for "score" its name.
         name: by default the function's.
-        pair: whether it reads two texts.
+        pair: short for `shape="pair"`.
+        shape: what it reads.
+        output: what it answers.
         version: says when answers may have changed. By default the source of the function's module tells,
             that of the modules it imports from its own folder (`models.sources`), and what the function holds
             on to: defaults, closures, an object's attributes.
@@ -41,7 +46,8 @@ class CallableModel(BlackBox):
             contents is a change of the model.
 
     Raises:
-        ConfigError: fewer than two labels, or one twice.
+        ConfigError: fewer than two labels, or one twice; labels that don't fit `output`; `pair` with another
+            shape.
     """
 
     kind = "python"
@@ -49,17 +55,24 @@ class CallableModel(BlackBox):
     def __init__(
         self,
         function: Callable[[list[Any]], Sequence[Any]],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         *,
         name: str | None = None,
         pair: bool = False,
+        shape: Shape | None = None,
+        output: Output = "class",
         version: str | None = None,
         files: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
-        self.labels = check_labels(self.name, labels)
-        self.shape = "pair" if pair else "text"
+        self.labels = labels_for(self.name, output, list(labels) if labels is not None else None)
+        if pair and shape not in (None, "pair"):
+            raise ConfigError(
+                f"model {self.name}: `pair` and `shape: {shape}` contradict each other",
+                fix="leave `pair` out",
+            )
+        self.shape, self.output = shape or ("pair" if pair else "text"), output
         self._version, self._files = version, dict(files)
 
     @functools.cached_property
@@ -67,7 +80,10 @@ class CallableModel(BlackBox):
         made = [self.name, self._version] if self._version else _identity(self.function, self.name)
         if self._files:
             made = [*made, digest_paths(self._files)]
-        return digest(["callable", 1, made, list(self.labels), self.is_pair])
+        plain = self.output == "class" and self.shape in ("text", "pair")
+        return digest(
+            ["callable", 1, made, list(self.labels), self.is_pair if plain else [self.shape, self.output]]
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -85,80 +101,9 @@ class CallableModel(BlackBox):
             raise ModelError(
                 f"model {self.name} failed on a batch of {len(inputs)} inputs",
                 found=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
-                fix="call the function with a list of texts and see",
+                fix="call the function with a list of inputs and see",
             ) from error
-        none = [a is None for a in answers] if isinstance(answers, list | tuple) else []
-        if any(none) and len(none) == len(inputs):
-            there = [a for a in answers if a is not None]
-            rows = iter(answers_to_probabilities(self, there, len(there)))
-            return [Failure("empty", "the function gave None") if gap else next(rows) for gap in none]
-        return answers_to_probabilities(self, answers, len(inputs))
-
-
-def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
-    """Labels, mappings or probability rows as float32 (n, C).
-
-    Raises:
-        ModelError: another number of answers, or an answer that names no label.
-    """
-    # These have a length too, but not of answers: characters, keys, or no order.
-    unlisted = isinstance(answers, str | bytes | Mapping | Set) or hasattr(answers, "columns")
-    try:
-        rows = [] if unlisted else list(answers)
-    except TypeError:
-        rows, unlisted = [], True
-    if unlisted:
-        raise ModelError(
-            f"model {box.name} answered with a {type(answers).__name__}, not with a list",
-            expected=f"a list of {n} answers, one per input",
-            found=f"{answers!r:.100}",
-        )
-    if len(rows) != n:
-        raise ModelError(
-            f"model {box.name} answered {len(rows)} times to {n} inputs",
-            expected="one answer per input",
-            found=f"a {type(answers).__name__} of length {len(rows)}",
-            fix="the function takes a list of texts and returns a list of the same length",
-        )
-    position = {label: i for i, label in enumerate(box.labels)}
-
-    def column(label: Any, row: int) -> int:
-        if str(label) not in position:
-            raise ModelError(
-                f'model {box.name} answered "{label}", which is none of its labels.'
-                f"{did_you_mean(str(label), position)}",
-                expected=f"one of {listing(position)}",
-                found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
-                fix="correct the function, or `labels`",
-            )
-        return position[str(label)]
-
-    def unreadable(row: int) -> ModelError:
-        return ModelError(
-            f"model {box.name}: an answer fute can't read",
-            expected=f"a label, a mapping to probabilities, or {len(box.labels)} probabilities",
-            found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
-        )
-
-    result = np.zeros((n, len(box.labels)), dtype=np.float32)
-    for i, answer in enumerate(rows):
-        if isinstance(answer, Mapping):
-            for label, probability in answer.items():
-                try:
-                    result[i, column(label, i)] = probability
-                except (TypeError, ValueError):
-                    raise unreadable(i) from None
-        elif isinstance(answer, str | int | bool | np.integer):
-            result[i, column(answer, i)] = 1.0
-        else:
-            try:
-                values = np.asarray(answer, dtype=np.float32)
-            except (TypeError, ValueError):
-                values = np.empty(0, dtype=np.float32)
-            if values.shape != (len(box.labels),):
-                raise unreadable(i)
-            result[i] = values
-    return result
+        return read_answers(self, answers, len(inputs))
 
 
 def _identity(function: Any, name: str) -> list[str]:
@@ -267,12 +212,14 @@ class PythonSection(LabelsSection):
 
     python: str
     pair: bool = False
+    shape: Shape | None = None
+    output: Output = "class"
     version: Name | None = None
     files: list[str] | None = None
 
     @model_validator(mode="after")
     def _has_labels(self) -> PythonSection:
-        if self.labels is None:
+        if self.labels is None and self.output == "class":
             raise ValueError("a `python` model needs `labels`: the list of its label names")
         return self
 
@@ -283,6 +230,8 @@ class PythonSection(LabelsSection):
             list(self.labels or []),
             name=self.name,
             pair=self.pair,
+            shape=self.shape,
+            output=self.output,
             version=self.version and f"{self.python} {self.version}",
             files=files,
         )
