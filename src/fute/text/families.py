@@ -98,12 +98,20 @@ def families() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def load_family(name: str, folder: Path | None = None) -> Family:
+def load_family(
+    name: str,
+    folder: Path | None = None,
+    *,
+    labels: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    chat: bool = False,
+) -> Family:
     """A family that fute brings, or one of the user's own.
 
     Args:
-        name: a name of `families()`, or the path of a YAML file.
+        name: a name of `families()`, or the path of a YAML file, also one of PromptSource.
         folder: where a relative path starts.
+        labels, columns, chat: what a file of PromptSource doesn't say, as for `load_promptsource`.
 
     Raises:
         ConfigError: no such family or file, or the file says what it can't.
@@ -122,10 +130,13 @@ def load_family(name: str, folder: Path | None = None) -> Family:
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is not a mapping", expected="the keys `name`, `labels` and `prompts`")
     if "templates" in content:
-        raise ConfigError(
-            f"{where} is a file of PromptSource",
-            fix="read it with fute.text.families.load_promptsource, which is told its columns and labels",
-        )
+        if not labels:
+            raise ConfigError(
+                f"{where} is a file of PromptSource, which doesn't say what its labels are called",
+                fix="name them in the order of its answer choices, and its columns, for example "
+                "labels: [negative, positive], columns: {sentence: text}",
+            )
+        return _promptsource(content, where, labels, columns or {}, chat)
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
@@ -168,7 +179,9 @@ def _check(prompt: FamilyPrompt) -> None:
     Verbalizer({label: tuple(words) for label, words in prompt.labels.items()})
 
 
-def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, str] | None = None) -> Family:
+def load_promptsource(
+    path: Path, labels: Sequence[str], columns: Mapping[str, str] | None = None, *, chat: bool = False
+) -> Family:
     """The prompts of a `templates.yaml` of PromptSource (Bach et al. 2022, doi:10.18653/v1/2022.acl-demo.9).
 
     Args:
@@ -176,6 +189,7 @@ def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, s
         labels: our label names, in the order of the dataset's label indices, as `answer_choices` has its
             words.
         columns: the dataset's column names → ours, such as {"premise": "text", "hypothesis": "text_pair"}.
+        chat: whether the words answer a chat, so that none begins with a space.
 
     Returns:
         those prompts that ask for one of their answer choices; the others are in `skipped`.
@@ -183,10 +197,15 @@ def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, s
     Raises:
         ConfigError: not such a file.
     """
-    content = _read(_text_of(path), str(path))
+    return _promptsource(_read(_text_of(path), str(path)), str(path), labels, columns or {}, chat)
+
+
+def _promptsource(
+    content: Any, where: str, labels: Sequence[str], columns: Mapping[str, str], chat: bool
+) -> Family:
     templates = content.get("templates") if isinstance(content, dict) else None
     if not isinstance(templates, dict) or not all(isinstance(one, dict) for one in templates.values()):
-        raise ConfigError(f"{path} is no file of PromptSource", expected="a key `templates` with mappings")
+        raise ConfigError(f"{where} is no file of PromptSource", expected="a key `templates` with mappings")
     prompts: dict[str, FamilyPrompt] = {}
     skipped: dict[str, str] = {}
     for key, template in templates.items():
@@ -194,12 +213,13 @@ def load_promptsource(path: Path, labels: Sequence[str], columns: Mapping[str, s
         if name in prompts or name in skipped:
             name = f"{name} ({key})"
         try:
-            prompts[name] = _of_promptsource(name, template, labels, columns or {})
+            prompts[name] = _of_promptsource(name, template, labels, columns, chat)
             _check(prompts[name])
         except ConfigError as error:
             prompts.pop(name, None)
             skipped[name] = error.problem
-    return Family(str(content.get("dataset", path.parent.name)), str(path), tuple(prompts.values()), skipped)
+    name = str(content.get("dataset", Path(where).parent.name))
+    return Family(name, where, tuple(prompts.values()), skipped)
 
 
 # `{{ answer_choices[label] }}`, alone or where the row has a label.
@@ -209,7 +229,7 @@ _ASKS_FOR_A_CHOICE = re.compile(
 
 
 def _of_promptsource(
-    name: str, template: Mapping[str, Any], labels: Sequence[str], columns: Mapping[str, str]
+    name: str, template: Mapping[str, Any], labels: Sequence[str], columns: Mapping[str, str], chat: bool
 ) -> FamilyPrompt:
     asked, _, target = str(template.get("jinja", "")).partition("|||")
     if not _ASKS_FOR_A_CHOICE.fullmatch(target):
@@ -222,8 +242,9 @@ def _of_promptsource(
         raise ConfigError("its answer choices differ from row to row")
     if len(choices) != len(labels):
         raise ConfigError(f"it has {len(choices)} answer choices, not {len(labels)}")
-    words = {label: (f" {choice}",) for label, choice in zip(labels, choices, strict=True)}
-    return FamilyPrompt(name, asked.strip(), words, columns=dict(columns), choices=tuple(choices))
+    space = "" if chat else " "
+    words = {label: (f"{space}{choice}",) for label, choice in zip(labels, choices, strict=True)}
+    return FamilyPrompt(name, asked.strip(), words, chat=chat, columns=dict(columns), choices=tuple(choices))
 
 
 def _text_of(path: Path) -> str:
