@@ -6,9 +6,10 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from fute.core.errors import ConfigError
-from fute.core.types import Examples, Input
+from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
 from fute.methods.base import bootstrap_counts
 from fute.methods.linear_probe import LinearProbe, leave_one_out, ridge, strongest
+from fute.selection.rank import rank
 
 from .reviews import REVIEWS
 
@@ -61,12 +62,15 @@ def test_features_of_a_pair_are_those_of_both_and_below_them_those_of_the_second
     seconds = features([Input(pair.text_pair or "") for pair in pairs]).copy()
     seconds[0] = 0
     phi = np.hstack([features(pairs), seconds])
-    assert made.left == pytest.approx(ridge(phi, targets, np.ones(len(phi)), 0.1), abs=1e-6)
+    names = features.of_texts(["no", "yes"])
+    expected = ridge(phi, targets, np.ones(len(phi)), 0.1) @ names
+    assert made.left @ made.right.T == pytest.approx(expected, abs=1e-7)
     assert made.replicates.shape == (2, 768, 2)
     joint = LinearProbe(pairs="joint", replicates=0).embed(
         Examples(pairs, targets, ("no", "yes")), features, 0
     )
-    assert joint.left == pytest.approx(ridge(features(pairs), targets, np.ones(len(phi)), 0.1), abs=1e-6)
+    expected = ridge(features(pairs), targets, np.ones(len(phi)), 0.1) @ names
+    assert joint.left @ joint.right.T == pytest.approx(expected, abs=1e-7)
 
 
 def test_the_order_of_the_labels_does_not_matter(features):
@@ -85,10 +89,84 @@ def test_swapping_which_label_is_which_turns_the_input_side_around(features):
     assert opposite.left == pytest.approx(-one.left, abs=1e-6)
 
 
-def test_constant_answers_give_a_zero_vector(features):
-    constant = np.tile(np.array([[0.3, 0.7]], dtype=np.float32), (len(REVIEWS), 1))
-    made = LinearProbe(replicates=0).embed(examples(constant), features, seed=0)
-    assert np.abs(made.left).max() < 1e-7
+def same(first):
+    """The same two probabilities for each review, but for the last bit of some."""
+    rows = np.tile(np.array([[first, 1 - first]], dtype=np.float32), (len(REVIEWS), 1))
+    rows[::3] = np.nextafter(rows[::3], np.float32(1))
+    return rows
+
+
+def of_one_text(said):
+    return Examples([Input(text) for text, _ in REVIEWS], [said] * len(REVIEWS), (), "text")
+
+
+@pytest.mark.parametrize("given", [examples(same(0.3)), examples(same(1.0)), of_one_text("I can't say.")])
+@pytest.mark.parametrize("regularisation", [0.1, "loo"])
+def test_constant_answers_give_a_zero_vector(features, given, regularisation):
+    made = LinearProbe(regularisation=regularisation, replicates=5).embed(given, features, seed=0)
+    assert not made.left.any()
+    assert not made.replicates.any()
+    assert made.replicates.shape == (5, *made.left.shape)
+
+
+def leaning(by):
+    """Answers that lean to the right label by this much."""
+    hard = examples().probabilities
+    return np.float32(0.5) + np.float32(by) * (hard - np.float32(0.5))
+
+
+def test_replicates_of_answers_that_hardly_vary_are_as_exact_as_others(features):
+    """W grows with what answers lean by, so its resamples do, and noise stays the same share of it."""
+    method = LinearProbe(replicates=10)
+    strong, faint = (method.embed(examples(leaning(by)), features, seed=0) for by in (0.8, 3e-6))
+    assert np.linalg.norm(faint.left @ faint.right.T) > 0
+    relative = [(m.replicates.astype(float) / np.linalg.norm(m.left)) for m in (strong, faint)]
+    assert relative[1] == pytest.approx(relative[0], abs=0.01 * np.abs(relative[0]).max())
+
+
+def test_scores_in_large_units_have_finite_replicates(features):
+    prices = np.array([[1e7 * label] for _, label in REVIEWS], dtype=np.float32)
+    priced = Examples([Input(text) for text, _ in REVIEWS], prices, ("price",), "score")
+    assert np.isfinite(LinearProbe(replicates=3).embed(priced, features, seed=0).replicates).all()
+
+
+def ranked(features, answers, replicates=50):
+    """A ranking of models that answer the reviews themselves so, for the reviews."""
+    method, spec = LinearProbe(replicates=replicates), SpaceSpec("linear-probe", {}, "pkg:small", "a" * 64)
+
+    def embedded(name, kind, given):
+        made = method.embed(examples(given), features, seed=0)
+        return TaskEmbedding(
+            name, kind, spec, made.left, made.right, made.replicates, ("negative", "positive")
+        )
+
+    models = [embedded(name, "model", given) for name, given in answers.items()]
+    return rank(embedded("reviews", "dataset", None), models)
+
+
+def test_a_constant_model_has_no_chance_to_be_the_best(features):
+    rng = np.random.default_rng(0)
+    varied = {f"m{i}": rng.dirichlet([1, 1], size=len(REVIEWS)).astype(np.float32) for i in range(2)}
+    result = ranked(
+        features,
+        {"right": leaning(0.8), "const1": same(1.0), "const3": same(0.1), "half": same(0.5), **varied},
+    )
+    lines = {c.name: c for c in result.candidates}
+    for name in ("const1", "const3", "half"):
+        line = lines[name]
+        assert (line.score, line.limit, line.low, line.high) == (0, 0, 0, 0)
+        assert (line.p_best, line.p_beats_first) == (0, 0)
+    assert lines["right"].p_best == 1
+    assert result.verdict is None
+
+
+def test_models_that_differ_in_how_sure_they_are_alone_have_the_same_chance(features):
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 0.25, size=(len(REVIEWS), 1)).astype(np.float32) * np.float32([-1, 1])
+    answers = {"sure": leaning(0.8), "unsure": leaning(0.3), "other": leaning(0.8) + noise}
+    lines = {c.name: c for c in ranked(features, answers).candidates}
+    assert lines["sure"].p_best == pytest.approx(lines["unsure"].p_best, abs=0.02)
+    assert sum(line.p_best for line in lines.values()) == pytest.approx(1)
 
 
 def test_replicates_are_fits_on_the_resampled_rows(features):
@@ -97,7 +175,9 @@ def test_replicates_are_fits_on_the_resampled_rows(features):
     phi = features(examples().inputs).astype(float)
     for weight, replicate in zip(counts, made.replicates, strict=True):
         expected = ridge(phi, examples().probabilities.astype(float), weight, 0.1)
-        assert replicate == pytest.approx(expected, rel=2e-3, abs=2e-4)  # kept as float16
+        unit = float(np.abs(expected).max())  # kept as float16, whatever the scale
+        found = replicate.astype(float) @ made.right.T
+        assert found == pytest.approx(expected @ features.of_texts(examples().labels), abs=1e-3 * unit)
 
 
 def test_options_are_checked():

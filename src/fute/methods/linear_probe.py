@@ -24,6 +24,7 @@ _PAIRS = ("both", "joint")
 _LAMBDAS = tuple(np.logspace(-4, 1, 16))  # that leave-one-out chooses from
 # Answers in free text span as many directions as there are features: W keeps its strongest, to stay small.
 _TEXT_RANK = 16
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class LinearProbe:
     label names. So `W = A Eᵀ` with `A = (ΦᵀΦ/n + λI)⁻¹ Φᵀ(P − P̄)/n` (d, C): kept as these factors.
     A score is one column, named by its label. For texts and spans Ψ is the features of the answers, and W
     keeps its 16 strongest directions; with very many labels, as many as fit into 64 KiB. Nothing is trained,
-    the order of the labels doesn't matter, and the bootstrap is exact.
+    the order of the labels doesn't matter, and the bootstrap is exact. Of answers that are all the same W is
+    exactly 0.
 
     Attributes:
         regularisation: λ > 0, relative to features of length 1; or "loo": that of 16 from 10⁻⁴ to 10 whose
@@ -80,7 +82,7 @@ class LinearProbe:
         features = features.at(self.layer, self.pooling)
         phi = self._features(features, examples.inputs, progress)
         named = examples.output in ("class", "score")
-        answers = examples.probabilities if named else features.of_texts(examples.texts)
+        answers = _centred(examples.probabilities if named else features.of_texts(examples.texts))
         chosen = self._lambda(phi, answers)
         if named:
             targets, right = answers, np.ascontiguousarray(features.of_texts(examples.labels).T)
@@ -98,11 +100,12 @@ class LinearProbe:
                 scipy.linalg.cho_solve((factor, True), _moment(phi, targets, weights)) @ turn
                 for weights, factor in _resamples(_Rows(phi), self.replicates, seed, chosen)
             ]
+        replicates = np.array(resampled, dtype=np.float32).reshape(self.replicates, *left.shape)
+        # Float16 holds nothing below 6e-8. By a power of two, so that W stays the same to the last bit.
+        largest = max(np.abs(left).max(), np.abs(replicates).max(initial=0))
+        unit = np.float32(2.0 ** np.frexp(largest)[1])
         return Embedded(
-            left=left,
-            right=right,
-            replicates=np.array(resampled, dtype=np.float16).reshape(self.replicates, *left.shape),
-            notes={"regularisation": chosen},
+            left / unit, right * unit, (replicates / unit).astype(np.float16), {"regularisation": chosen}
         )
 
     def _features(self, features: Features, inputs: Sequence[Input], progress: Progress) -> Floats:
@@ -118,6 +121,16 @@ class LinearProbe:
         if not isinstance(self.regularisation, str):
             return float(self.regularisation)
         return float(_LAMBDAS[int(np.argmin(leave_one_out(phi, answers, _LAMBDAS)))])
+
+
+def _centred(answers: Floats) -> Floats:
+    """Less their mean, which W doesn't see, so that no rounding of it is left; and zeros where all answers
+    are the same, to a millionth: nothing can be said of what they depend on.
+    """
+    spread = np.ptp(answers, axis=0).max()
+    if spread <= _SAME * np.abs(answers).max():
+        return np.zeros_like(answers)
+    return np.asarray(answers - answers.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def _strongest_answers(phi: Floats, answers: Floats, regularisation: float) -> tuple[Floats, Floats]:
