@@ -42,8 +42,9 @@ def plain(vector, name="one", replicates=None, kind="model"):
 
 def random_embedding(d, k, r, seed, replicates=0, name="one"):
     rng = np.random.default_rng(seed)
-    draws = rng.normal(size=(replicates, d, r))
-    return embedding(rng.normal(size=(d, r)), rng.normal(size=(k, r)), name, draws)
+    left = rng.normal(size=(d, r))
+    draws = left * rng.normal(1, 1, size=(replicates, d, r))
+    return embedding(left, rng.normal(size=(k, r)), name, draws)
 
 
 def dense_cosine(left_a, right_a, left_b, right_b):
@@ -140,7 +141,21 @@ def test_a_zero_vector_is_like_nothing_without_a_warning():
         warnings.simplefilter("error")
         assert cosine(zero, one) == 0
         assert cosine(zero, zero) == 0
-        assert resampled_products(zero, [one]).cosine_draws.tolist() == [[0, 1]]
+        assert resampled_products(zero, [one]).cosine_draws.tolist() == [[0, 0]]
+
+
+def test_a_vector_that_is_rounding_beside_its_resamples_counts_as_zero():
+    """As constant answers left it: 1e-17 in the vector, 1e-7 in float16 resamples that point anywhere."""
+    rng = np.random.default_rng(0)
+    rounding = plain(1e-17 * rng.normal(size=9), "constant", 6e-8 * rng.integers(-1, 2, size=(30, 9)))
+    one, short = plain(np.ones(9), "d"), noisy(np.zeros(9), 50, rng, name="noise")
+    assert cosine(one, rounding) == cosine(rounding, one) == 0
+    assert cosine_matrix([one, rounding])[0, 1] == 0
+    assert cosine(one, short) != 0, "noise that is as long as its resamples is a vector like others"
+    products = resampled_products(one, [rounding, short])
+    assert not score_deviations(products)[0].any()
+    assert not limits(products)[1][0].any()
+    assert score_deviations(products)[1].any()
 
 
 @given(two_embeddings(most_replicates=3), st.integers(1, 3))
