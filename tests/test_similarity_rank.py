@@ -158,6 +158,15 @@ def test_a_vector_that_is_rounding_beside_its_resamples_counts_as_zero():
     assert score_deviations(products)[1].any()
 
 
+def test_no_resample_scores_past_one():
+    rng = np.random.default_rng(0)
+    products = resampled_products(noisy(np.eye(20)[0], 20, rng), [noisy(np.eye(20)[0], 20, rng)])
+    drawn = products.cosines[:, None] + score_deviations(products)
+    assert np.abs(drawn).max() <= 1 + 1e-12
+    loud = replace(products, inner_draws=products.inner_draws * 50)
+    assert np.abs(loud.cosines[:, None] + score_deviations(loud)).max() == pytest.approx(1)
+
+
 @given(two_embeddings(most_replicates=3), st.integers(1, 3))
 def test_rows_that_one_lacks_are_zero(pair, more):
     a, b = pair
@@ -314,8 +323,8 @@ def test_nine_of_ten_intervals_hold_the_truth_where_noise_is_half_of_the_length(
 
 
 def test_chances_count_the_resamples():
-    """Scores 3, 2, 1 of three, moved in four resamples; in the last the first two are equal."""
-    deviations = np.array([[0.0, 0, -2, 0], [0, 2, 0, 1], [0, 0, 0, 0]])
+    """Scores 3, 2, 1 of three, moved in four resamples; in the last the first two are equal, nearly."""
+    deviations = np.array([[0.0, 0, -2, 0], [0, 2, 0, 1 - 5e-4], [0, 0, 0, 0]])
     scores = np.array([3.0, 2, 1])
     assert chances_of_best(scores, deviations) == pytest.approx([(1 + 0.5) / 4, (1 + 1 + 0.5) / 4, 0])
     assert chances_to_beat(0, scores, deviations) == pytest.approx([1, 3 / 4, 1 / 4])
@@ -324,10 +333,9 @@ def test_chances_count_the_resamples():
 
 def test_how_many_more_texts_tell_two_apart():
     """sd 1, difference 0.5, z 1.2816: 6.57 times; never less than those that there are."""
-    deviations = np.array([1.0, -1.0])
-    assert times_as_many_texts(0.5, deviations) == pytest.approx((1.2815515655 / 0.5) ** 2)
-    assert times_as_many_texts(10, deviations) == 1
-    assert times_as_many_texts(0, deviations) == np.inf
+    times = times_as_many_texts(np.array([0.5, -0.5, 10, 0, 5e-4]), np.tile([1.0, -1.0], (5, 1)))
+    once = (1.2815515655 / 0.5) ** 2
+    assert times == pytest.approx([once, once, 1, np.inf, np.inf])
 
 
 # --- Rankings ---------------------------------------------------------------------------------------------
@@ -392,7 +400,15 @@ def test_all_that_may_well_be_as_good_as_the_first_are_contenders():
     assert [c.name for c in ranking.contenders] == ["a", "c", "e"]
     assert ranking.too_close
     assert str(ranking).endswith(
-        "Too close to call: a, c, e. About 3.1 × as many texts would tell the first two apart."
+        "Too close to call: a, c, e. About 3.1 × as many texts would tell a from c, e."
+    )
+    alike = replace(ranking, inseparable=("e",))
+    assert alike.verdict == (
+        "Too close to call: a, c, e. About 3.1 × as many texts would tell a from c. "
+        "Not even 100 × as many texts would tell a from e."
+    )
+    assert replace(alike, more_texts=None, inseparable=("c", "e")).verdict == (
+        "Too close to call: a, c, e. Not even 100 × as many texts would tell a from c, e."
     )
     clear = lines([1, 0.05])
     assert (clear.too_close, clear.verdict) == (False, None)
@@ -412,6 +428,58 @@ def test_two_candidates_that_move_together_are_told_apart_where_their_intervals_
     assert not ranking.too_close
 
 
+def moved(score, by, name):
+    """A candidate whose cosine with (1, 0, 0) is `score`, and in each resample this much more."""
+    spots = np.array([score, *(score + np.asarray(by))])
+    vectors = np.column_stack([spots, np.sqrt(1 - spots**2)])
+    return plain(vectors[0], name, vectors[1:])
+
+
+def test_more_texts_are_for_those_that_may_be_the_best_whatever_their_rank():
+    """The second never comes near the first; the third is unsure, by about ± 0.15."""
+    sure, unsure = np.zeros(40), np.linspace(-0.25, 0.25, 40)
+    candidates = [moved(0.8, sure, "A"), moved(0.7, sure, "B"), moved(0.69, unsure, "C")]
+    ranking = rank(plain([1, 0], "d", kind="dataset"), candidates)
+    assert [c.name for c in ranking.contenders] == ["A", "C"]
+    drawn = score_deviations(resampled_products(plain([1, 0]), candidates[2:]))[0]
+    assert ranking.more_texts == pytest.approx((1.2815515655 * drawn.std() / 0.11) ** 2, rel=1e-3)
+    assert ranking.inseparable == ()
+
+
+def test_twins_at_the_top_share_their_chance_and_do_not_hide_what_texts_would_tell():
+    unsure = np.linspace(-0.25, 0.25, 40)
+    twins = [moved(0.8, np.sin(np.arange(40)) / 20, name) for name in ("A", "B")]
+    twins[1] = replace(twins[1], left=twins[1].left * np.float32(0.3), replicates=twins[1].replicates * 0.3)
+    ranking = rank(plain([1, 0], "d", kind="dataset"), [*twins, moved(0.69, unsure, "C")])
+    chances = {c.name: c.p_best for c in ranking.candidates}
+    assert chances["A"] == pytest.approx(chances["B"])
+    assert chances["A"] > 0.3
+    assert ranking.inseparable == (ranking.candidates[1].name,)
+    assert 1 <= ranking.more_texts <= 100
+    first, second = (c.name for c in ranking.candidates[:2])
+    assert (
+        f"would tell {first} from C. Not even 100 × as many texts would tell {first} from {second}."
+        in str(ranking)
+    )
+
+
+def test_near_duplicates_with_replicates_are_neither_told_apart_nor_robbed_of_their_chance():
+    """Four copies of the best with a thousandth of noise each, and one that is clearly behind."""
+    rng = np.random.default_rng(0)
+    truth, behind = np.eye(30)[0], np.eye(30)[0] + np.eye(30)[1]
+    best = noisy(truth, 400, rng, name="best")
+    copies = [
+        replace(best, name=f"copy{i}", left=best.left + 1e-5 * rng.normal(size=(30, 1)).astype(np.float32))
+        for i in range(4)
+    ]
+    ranking = rank(noisy(truth, 400, rng), [noisy(behind, 400, rng, name="behind"), *copies])
+    assert {c.name for c in ranking.contenders} == {f"copy{i}" for i in range(4)}
+    chances = {c.name: c.p_best for c in ranking.candidates}
+    assert chances == pytest.approx({**{f"copy{i}": 0.25 for i in range(4)}, "behind": 0}, abs=0.02)
+    assert len(ranking.inseparable) == 3
+    assert ranking.more_texts is None
+
+
 def test_a_single_candidate_has_no_rival():
     assert rank(plain([1, 0]), [plain([0, 1], "only")]).too_close is False
 
@@ -419,12 +487,13 @@ def test_a_single_candidate_has_no_rival():
 def test_a_ranking_as_json():
     first = {"rank": 1, "name": "a", "score": 0.8, "limit": 0.85, "low": 0.7, "high": 0.9}
     first |= {"p_best": 0.75, "p_beats_first": 1.0}
-    ranking = Ranking("d", "s", (Candidate(**first),), 2.5)
+    ranking = Ranking("d", "s", (Candidate(**first),), 2.5, ("b",))
     assert json.loads(json.dumps(ranking.as_dict())) == {
         "dataset": "d",
         "space": "s",
         "too_close_to_call": False,
         "more_texts": 2.5,
+        "inseparable": ["b"],
         "ranking": [first],
     }
     computed = rank(random_embedding(3, 2, 2, 1, replicates=5), [random_embedding(3, 2, 2, 2, replicates=5)])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.errors import SpaceError
+from fute.core.errors import SpaceError, listing
 from fute.core.types import TaskEmbedding
 from fute.selection.uncertainty import (
+    EQUAL,
     chances_of_best,
     chances_to_beat,
     interval,
@@ -30,9 +31,8 @@ _CHANCE = 0.05
 _MOST_TIMES = 100.0
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One line of a ranking.
+class Candidate(NamedTuple):
+    """One line of a ranking. A tuple, for there may be very many.
 
     Attributes:
         rank: 1 is best.
@@ -55,14 +55,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The candidates for a dataset, best first. `more_texts`: how many times as many texts, of U and of the
-    dataset, would tell the first two apart; None without replicates, or where no number would.
+    """The candidates for a dataset, best first.
+
+    Attributes:
+        more_texts: how many times as many texts, of U and of the dataset, would tell the first from all other
+            contenders but the inseparable; None where there are none, as without replicates.
+        inseparable: the contenders that not even 100 times as many would tell from it: their scores are
+            equal, or nearly.
     """
 
     dataset: str
     space: str
     candidates: tuple[Candidate, ...]
     more_texts: float | None = None
+    inseparable: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -88,15 +94,22 @@ class Ranking:
             return TIED
         if not self.too_close:
             return None
-        line = f"Too close to call: {', '.join(c.name for c in self.contenders)}."
-        if self.more_texts is None:
-            return line
-        return f"{line} About {self.more_texts:.2g} × as many texts would tell the first two apart."
+        names = [c.name for c in self.contenders]
+        line = f"Too close to call: {listing(names)}."
+        if self.more_texts is not None:
+            others = [name for name in names[1:] if name not in self.inseparable]
+            line += (
+                f" About {self.more_texts:.2g} × as many texts would tell {names[0]} from {listing(others)}."
+            )
+        if self.inseparable:
+            much = f"{_MOST_TIMES:.0f} × as many texts"
+            line += f" Not even {much} would tell {names[0]} from {listing(self.inseparable)}."
+        return line
 
     @property
     def tied(self) -> bool:
-        """Whether all of several candidates have one and the same score: the method can't tell them apart."""
-        return len(self.candidates) > 1 and self.best.score == self.candidates[-1].score
+        """Whether several candidates have one score, to within 0.001: the method can't tell them apart."""
+        return len(self.candidates) > 1 and self.best.score - self.candidates[-1].score <= EQUAL
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -104,7 +117,8 @@ class Ranking:
             "space": self.space,
             "too_close_to_call": self.too_close,
             "more_texts": self.more_texts,
-            "ranking": [vars(candidate) for candidate in self.candidates],
+            "inseparable": list(self.inseparable),
+            "ranking": [candidate._asdict() for candidate in self.candidates],
         }
 
     def __str__(self) -> str:
@@ -128,34 +142,38 @@ def rank(
     if not candidates:
         raise SpaceError("there are no models to rank", fix="`fute run` labels and embeds those of fute.yaml")
     names = [c.name for c in candidates]
-    if all(not len(e.replicates) for e in (dataset, *candidates)):
+    if not any(len(e.replicates) for e in (dataset, *candidates)):
         scores = cosines(dataset, candidates, similarity)
-        lines = [
-            Candidate(number, names[i], float(scores[i]))
-            for number, i in enumerate(_in_order(scores, names), start=1)
-        ]
+        order = _in_order(scores, names)
+        lines = map(Candidate, range(1, len(names) + 1), [names[i] for i in order], scores[order].tolist())
         return Ranking(dataset.name, dataset.spec.fingerprint, tuple(lines))
     products = resampled_products(dataset, candidates, similarity)
     scores, drawn = products.cosines, score_deviations(products)
     limit, limit_drawn = limits(products)
     order = _in_order(scores, names)
-    best = chances_of_best(scores, drawn)
-    beats = chances_to_beat(order[0], scores, drawn)
-    lines = []
-    for number, i in enumerate(order, start=1):
-        low, high = interval(limit[i], limit_drawn[i]) or (None, None)
-        p_best, p_beats = (None, None) if best is None else (float(best[i]), float(beats[i]))
-        lines.append(
-            Candidate(number, names[i], float(scores[i]), float(limit[i]), low, high, p_best, p_beats)
-        )
-    ranking = Ranking(dataset.name, dataset.spec.fingerprint, tuple(lines))
-    if best is None or len(order) < 2 or not ranking.too_close:
-        return ranking
-    first, second = order[:2]
-    more = times_as_many_texts(scores[first] - scores[second], drawn[first] - drawn[second])
-    return replace(ranking, more_texts=more if more <= _MOST_TIMES else None)
+    best, ends = chances_of_best(scores, drawn), interval(limit, limit_drawn)
+    columns = [scores, limit]
+    if best is not None and ends is not None:
+        columns += [*ends, best, chances_to_beat(order[0], scores, drawn)]
+    rows = np.stack(columns, axis=1)[order].tolist()
+    some = [Candidate(number, names[order[number - 1]], *row) for number, row in enumerate(rows, start=1)]
+    ranking = Ranking(dataset.name, dataset.spec.fingerprint, tuple(some))
+    return _with_advice(ranking, scores[order], drawn[order]) if ranking.too_close else ranking
 
 
-def _in_order(scores: NDArray[np.float64], names: Sequence[str]) -> list[int]:
+def _with_advice(ranking: Ranking, scores: NDArray[np.float64], drawn: NDArray[np.float64]) -> Ranking:
+    """The ranking with what would tell the first from the others, whose scores and deviations are in its
+    order.
+    """
+    others = [c.rank - 1 for c in ranking.contenders[1:]]
+    times = times_as_many_texts(scores[0] - scores[others], drawn[0] - drawn[others])
+    within = times <= _MOST_TIMES
+    beyond = [ranking.candidates[i].name for i, can in zip(others, within, strict=True) if not can]
+    more = float(times[within].max()) if within.any() else None
+    return replace(ranking, more_texts=more, inseparable=tuple(beyond))
+
+
+def _in_order(scores: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.intp]:
     """The places of the candidates, highest score first, equal ones by name."""
-    return sorted(range(len(names)), key=lambda i: (-scores[i], names[i]))
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
+    return by_name[np.argsort(-scores[by_name], kind="stable")]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fute.space.similarity import Products
 
 LEVEL = 0.9
+# Scores that are nearer than this count as equal: replicates are kept with three digits.
+EQUAL = 1e-3
 # A vector that is noise but for this share of its square tells nothing of what it would be without noise.
 _LEAST_SIGNAL = 0.05
 
@@ -36,8 +38,12 @@ def limits(products: Products) -> tuple[Doubles, Doubles]:
 
 
 def score_deviations(products: Products) -> Doubles:
-    """How far the cosines themselves may be off, with as many texts as there are: (n, B)."""
-    return _deviations(products, products.cosines, products.one, products.others)
+    """How far the cosines themselves may be off, with as many texts as there are, and never past -1 or 1:
+    (n, B).
+    """
+    cosines = products.cosines
+    deviations = _deviations(products, cosines, products.one, products.others)
+    return np.asarray(np.clip(deviations, -1 - cosines[:, None], 1 - cosines[:, None]))
 
 
 def _deviations(products: Products, scores: Doubles, one: float, others: Doubles) -> Doubles:
@@ -60,23 +66,28 @@ def _ratio(a: NDArray[Any], b: NDArray[Any]) -> Doubles:
 
 
 def interval(
-    score: float, deviations: NDArray[np.float64], level: float = LEVEL
-) -> tuple[float, float] | None:
-    """The interval that holds the truth with probability `level`: `score + quantiles of the deviations`, or
-    None with fewer than two of them.
+    score: float | Doubles, deviations: Doubles, level: float = LEVEL
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The ends of the interval that holds the truth with probability `level`: `score + quantiles of the
+    deviations`; None with fewer than two of them.
+
+    Args:
+        score: one or several (n,).
+        deviations: (B,) or (n, B).
+        level: of the interval.
 
     Source: Efron & Tibshirani 1993, chapter 13 (percentile interval).
     """
-    if len(deviations) < 2:
+    if deviations.shape[-1] < 2:
         return None
     tail = (1 - level) / 2
-    low, high = np.quantile(deviations, [tail, 1 - tail])
-    return max(-1.0, min(1.0, score + float(low))), min(1.0, max(-1.0, score + float(high)))
+    low, high = np.clip(score + np.quantile(deviations, [tail, 1 - tail], axis=-1), -1, 1)
+    return low, high
 
 
 def chances_of_best(scores: Doubles, deviations: Doubles) -> Doubles | None:
-    """P(best): in what share of the resamples each of n candidates has the highest score; of equal highest
-    ones each gets its share. (n,), sums to 1; None with fewer than two resamples.
+    """P(best): in what share of the resamples each of n candidates has the highest score; of several that are
+    within 0.001 of it each gets its share. (n,), sums to 1; None with fewer than two resamples.
 
     Args:
         scores: (n,).
@@ -86,31 +97,31 @@ def chances_of_best(scores: Doubles, deviations: Doubles) -> Doubles | None:
     if deviations.shape[1] < 2:
         return None
     drawn = scores[:, None] + deviations
-    highest = drawn == drawn.max(axis=0)
+    highest = drawn >= drawn.max(axis=0) - EQUAL
     return np.asarray((highest / highest.sum(axis=0)).mean(axis=1))
 
 
 def chances_to_beat(best: int, scores: Doubles, deviations: Doubles) -> Doubles:
-    """In what share of the resamples each candidate scores at least as high as the `best`: (n,), 1 for
-    itself.
+    """In what share of the resamples each candidate scores at least as high as the `best`, to within 0.001:
+    (n,), 1 for itself.
     """
     drawn = scores[:, None] + deviations
-    return np.asarray((drawn >= drawn[best]).mean(axis=1))
+    return np.asarray((drawn >= drawn[best] - EQUAL).mean(axis=1))
 
 
-def times_as_many_texts(difference: float, deviations: Doubles, level: float = LEVEL) -> float:
-    """How many times as many texts, of U and of the dataset, would tell two candidates apart: at least 1;
-    infinite where their scores are equal.
+def times_as_many_texts(differences: Doubles, deviations: Doubles, level: float = LEVEL) -> Doubles:
+    """How many times as many texts, of U and of the dataset, would tell two candidates apart, for n pairs:
+    (n,), at least 1; infinite where their scores are equal to within 0.001.
 
     `(z · sd / difference)²` with z the normal quantile of `level` (one-sided): a difference between means
     varies by 1/√n.
 
     Args:
-        difference: of their scores.
-        deviations: (B,), of the difference.
+        differences: of their scores, (n,).
+        deviations: (n, B), of the differences.
     """
     from scipy.stats import norm
 
-    if difference == 0:
-        return float("inf")
-    return max(1.0, float((norm.ppf(level) * deviations.std() / difference) ** 2))
+    equal = np.abs(differences) <= EQUAL
+    times = (norm.ppf(level) * deviations.std(axis=1) / np.where(equal, 1, differences)) ** 2
+    return np.where(equal, np.inf, np.maximum(times, 1))
