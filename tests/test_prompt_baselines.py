@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from fute.core.errors import ConfigError, DataError
+from fute.models.backends.scores import by_marginalisation
 from fute.selection.baselines.consensus import confident, zps_log, zps_prob, zps_vote
 from fute.selection.baselines.entropies import (
     description_length,
@@ -19,7 +20,11 @@ from fute.selection.baselines.entropies import (
     mutual_information,
     mutual_information_g,
 )
-from fute.selection.baselines.per_input import mutual_information_gl, mutual_information_l
+from fute.selection.baselines.per_input import (
+    minimum_description_length,
+    mutual_information_gl,
+    mutual_information_l,
+)
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
 from tests.helpers import refused
 
@@ -65,6 +70,23 @@ def test_the_local_variants_choose_anew_for_each_input():
     assert mutual_information_gl(answers) == pytest.approx([1, 0])
 
 
+def test_mdl_takes_the_surest_for_each_input():
+    """Of three inputs the first prompt is the surer on one, and of one both are as sure: 1½ of 3. The mean
+    over inputs, MDL_M, prefers it for how sure it is there.
+    """
+    answers = two([0.01, 0.4, 0.3], [0.3, 0.2, 0.7])
+    assert minimum_description_length(answers) == pytest.approx([0.5, 0.5])
+    assert description_length(answers[0]) > description_length(answers[1])
+
+
+def test_calibration_is_that_of_models():
+    answers = np.random.default_rng(0).dirichlet([0.4] * 3, (4, 9))
+    calibrated = [by_marginalisation(p) for p in answers]
+    for name in ("MI", "ZPS-Prob"):
+        both = score_prompts(answers, [f"{name} + CBM"])[f"{name} + CBM"]
+        assert both == pytest.approx(score_prompts(calibrated, [name])[name], abs=1e-6)
+
+
 def test_zps_drops_the_unsure_then_counts_agreement():
     """Confidence: .8 + .6 + .8 + .6 = 2.8, .9 + .2 + .4 + .4 = 1.9 and .28: the third is dropped. The other
     two give, summed, the labels 1, 1, 0, 0, where their last votes are a tie.
@@ -95,11 +117,11 @@ def test_calibration_comes_before_the_score():
     1.6; so a prompt that only ever said the first label now says each once.
     """
     answers = two([0.1, 0.4])
-    scores = score_prompts(answers, ["GlobalE", "GlobalE + CBM", "MI + CBM", "MDL + CBM"])
+    scores = score_prompts(answers, ["GlobalE", "GlobalE + CBM", "MI + CBM", "MDL_M + CBM"])
     assert scores["GlobalE"] == pytest.approx([0])
     assert scores["GlobalE + CBM"] == pytest.approx([math.log(2)])
     local = (h(0.75) + h(1 / 3)) / 2
-    assert scores["MDL + CBM"] == pytest.approx([-local], abs=1e-6)
+    assert scores["MDL_M + CBM"] == pytest.approx([-local], abs=1e-6)
     assert scores["MI + CBM"] == pytest.approx([h((0.75 + 1 / 3) / 2) - local], abs=1e-6)
 
 
@@ -129,8 +151,8 @@ def loop(name, answers):
     mean = [entropy([sum(row[y] for row in p) / n for y in range(c)]) for p in answers]
     count = [entropy([sum(label_of(row) == y for row in p) / n for y in range(c)]) for p in answers]
     average = [sum(values) / n for values in local]
-    if name in ("MI_L", "MI_GL"):
-        spread = mean if name == "MI_L" else count
+    if name in ("MDL", "MI_L", "MI_GL"):
+        spread = {"MDL": [0] * k, "MI_L": mean, "MI_GL": count}[name]
         share = [0.0] * k
         for i in range(n):
             values = [spread[t] - local[t][i] for t in range(k)]
@@ -143,7 +165,7 @@ def loop(name, answers):
         "MI_G": [count[t] - average[t] for t in range(k)],
         "GlobalE": count,
         "LocalE": average,
-        "MDL": [-value for value in average],
+        "MDL_M": [-value for value in average],
     }[name]
 
 
@@ -173,7 +195,7 @@ def drawn(size, hard=False):
     return np.eye(c)[answers.argmax(-1)] if hard else np.maximum(answers, 1e-6) / (1 + 1e-6 * c)
 
 
-@pytest.mark.parametrize("name", ["MI", "MI_G", "GlobalE", "LocalE", "MDL", "MI_L", "MI_GL"])
+@pytest.mark.parametrize("name", ["MI", "MI_G", "GlobalE", "LocalE", "MDL", "MDL_M", "MI_L", "MI_GL"])
 @given(size=sizes)
 def test_entropies_equal_a_plain_loop(name, size):
     answers = drawn(size)
@@ -258,14 +280,14 @@ def test_scores_stay_in_their_range(size, hard):
     answers = drawn(size, hard)
     most, little = math.log(size[2]), 1e-6
     scores = score_prompts(answers)
-    ranges = {"MI_G": (-most, most), "MDL": (-most, 0), "MI_L": (0, 1), "MI_GL": (0, 1)}
+    ranges = {"MI_G": (-most, most), "MDL_M": (-most, 0)} | dict.fromkeys(("MDL", "MI_L", "MI_GL"), (0, 1))
     for name, values in scores.items():
         plain = name.removesuffix(" + CBM")
         low, high = (-1, 1) if plain.startswith("ZPS") else ranges.get(plain, (0, most))
         assert (values >= low - little).all(), name
         assert (values <= high + little).all(), name
-    assert scores["MI_L"].sum() == pytest.approx(1)
-    assert scores["MI_GL"].sum() == pytest.approx(1)
+    for name in ("MDL", "MI_L", "MI_GL"):
+        assert scores[name].sum() == pytest.approx(1)
     kept = confident(answers)
     for name in ("ZPS-Log", "ZPS-Prob", "ZPS-Vote"):
         assert (scores[name][kept] >= 0).all()
@@ -292,7 +314,8 @@ def test_of_hard_answers_all_ensembles_are_the_vote(size):
 
 
 def test_the_table_has_the_names_that_papers_use():
-    plain = ["MI", "GlobalE", "LocalE", "MDL", "ZPS-Log", "ZPS-Prob", "ZPS-Vote", "MI_G", "MI_L", "MI_GL"]
+    plain = ["MI", "GlobalE", "LocalE", "MDL", "MDL_M", "ZPS-Log", "ZPS-Prob", "ZPS-Vote"]
+    plain += ["MI_G", "MI_L", "MI_GL"]
     assert list(PROMPT_BASELINES) == plain + [f"{name} + CBM" for name in plain]
     assert list(score_prompts(two([0.1, 0.8]))) == list(PROMPT_BASELINES)
     assert list(score_prompts(two([0.1, 0.8]), ["MDL", "MI"])) == ["MDL", "MI"]

@@ -36,11 +36,11 @@ def local_entropy(probabilities: ArrayLike) -> float:
 
 
 def description_length(probabilities: ArrayLike) -> float:
-    """MDL: `−mean_i H(p_i)`, in nats, −log C to 0, higher is better: the surer a prompt is, the better.
+    """MDL_M: `−mean_i H(p_i)`, in nats, −log C to 0, higher is better: the surer a prompt is, the better.
 
     It is `−LocalE`, so it ranks prompts in exactly the reverse order: LocalE punishes a prompt that is sure
-    of everything, MDL prefers it. Where it comes from, MDL chooses for each input i the prompt with the
-    lowest `H(p_i)`; this is its mean over the inputs, which Yang et al. 2024 call MDL_M.
+    of everything, MDL prefers it. It is the mean over inputs of what MDL chooses by
+    (`per_input.minimum_description_length`); Yang et al. 2024 call it MDL_M.
 
     Source: Wu et al. 2023, doi:10.18653/v1/2023.acl-long.79; Yang et al. 2024, doi:10.1162/tacl_a_00666.
     """

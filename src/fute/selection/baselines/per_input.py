@@ -1,4 +1,4 @@
-"""Scores of prompts that are chosen for each input anew: MI's local variants."""
+"""Scores of prompts that are chosen for each input anew: MDL, and MI's local variants."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from scipy.special import entr
 
 from fute.selection.baselines.entropies import global_entropy, marginal_entropy
 from fute.selection.baselines.ties import Array, winners
+
+
+def minimum_description_length(probabilities: Array) -> Array:
+    """MDL: the share of inputs for which a prompt is the one with the lowest `H(p(· | x))`: the surest.
+
+    Where it comes from, the prompt is chosen for each input anew; how often it is chosen stands for it, as in
+    `mutual_information_l`. Its mean over the inputs is `description_length`.
+
+    Args:
+        probabilities: (k, n, C).
+
+    Returns:
+        (k,), 0 to 1, sums to 1; higher is better.
+
+    Source: Wu et al. 2023, doi:10.18653/v1/2023.acl-long.79; Yang et al. 2024, doi:10.1162/tacl_a_00666, and
+    the authors' code.
+    """
+    return _chosen(probabilities, lambda p: 0.0)
 
 
 def mutual_information_l(probabilities: Array) -> Array:

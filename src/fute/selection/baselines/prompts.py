@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fute.core.errors import ConfigError, DataError, did_you_mean, listing
-from fute.models.backends.scores import by_marginalisation
 from fute.selection.baselines.consensus import zps_log, zps_prob, zps_vote
 from fute.selection.baselines.entropies import (
     description_length,
@@ -17,7 +16,11 @@ from fute.selection.baselines.entropies import (
     mutual_information,
     mutual_information_g,
 )
-from fute.selection.baselines.per_input import mutual_information_gl, mutual_information_l
+from fute.selection.baselines.per_input import (
+    minimum_description_length,
+    mutual_information_gl,
+    mutual_information_l,
+)
 from fute.selection.baselines.ties import Array
 
 PromptScore = Callable[[Array], Array]
@@ -29,17 +32,23 @@ def _each(score: Callable[[Array], float]) -> PromptScore:
 
 
 def _calibrated(score: PromptScore) -> PromptScore:
-    """The score after calibration by marginalisation, each prompt by its own mean."""
-    return lambda probabilities: score(
-        np.stack([by_marginalisation(p) for p in probabilities]).astype(np.float64)
-    )
+    """The score after calibration by marginalisation (`models.backends.scores.by_marginalisation`), each
+    prompt by its own mean.
+    """
+
+    def calibrated(probabilities: Array) -> Array:
+        odds = probabilities / probabilities.mean(axis=1, keepdims=True).clip(1e-12)
+        return score(odds / odds.sum(axis=2, keepdims=True))
+
+    return calibrated
 
 
 _PLAIN: dict[str, PromptScore] = {
     "MI": _each(mutual_information),
     "GlobalE": _each(global_entropy),
     "LocalE": _each(local_entropy),
-    "MDL": _each(description_length),
+    "MDL": minimum_description_length,
+    "MDL_M": _each(description_length),
     "ZPS-Log": zps_log,
     "ZPS-Prob": zps_prob,
     "ZPS-Vote": zps_vote,
