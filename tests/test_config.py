@@ -229,7 +229,8 @@ def test_a_dataset_may_have_no_labels_or_few(tmp_path):
     assert (project.datasets[1].label, project.datasets[1].labels) == (None, ["bad", "good"])
     few = read(tmp_path, SMALL.replace("reviews.csv", "reviews.csv, few: 8"))
     assert few.datasets[0].few == 8
-    with refused(ConfigError, "line 3", "few", "greater than or equal to 2"):
+    assert read(tmp_path, SMALL.replace("reviews.csv", "reviews.csv, few: 0")).datasets[0].few == 0
+    with refused(ConfigError, "line 3", "few", "at least 2", "pseudo-labels"):
         read(tmp_path, SMALL.replace("reviews.csv", "reviews.csv, few: 1"))
 
 

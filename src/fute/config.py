@@ -110,8 +110,16 @@ class DatasetConfig(_Source):
     drop_unlabelled: bool = False
     split: str = "train"
     test: float = Field(default=0.0, ge=0.0, lt=1.0)
-    few: int | None = Field(default=None, ge=2)
+    few: int | None = Field(default=None, ge=0)
     task: str | None = None
+
+    @model_validator(mode="after")
+    def _few_can_be_learnt(self) -> DatasetConfig:
+        if self.few == 1:
+            raise ValueError("`few` is 0, for none of the labels (pseudo-labels), or at least 2")
+        if self.few == 0 and self.output != "class":
+            raise ValueError("`few: 0` needs classes: only these are guessed where there are no labels")
+        return self
 
 
 _Data = TypeVar("_Data", Corpus, Dataset)

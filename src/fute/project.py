@@ -156,6 +156,8 @@ class Project:
 
     def _split(self, source: DatasetConfig) -> tuple[Dataset, Dataset]:
         train, held_out = read_source(Dataset, source, self.folder).split(source.test, source.seed)
+        if source.few == 0:
+            return replace(train, targets=None), held_out
         return train if source.few is None else train.few(source.few, source.seed), held_out
 
     @property
