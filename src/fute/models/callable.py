@@ -33,7 +33,7 @@ class CallableModel(BlackBox):
             a mapping from labels to probabilities (those left out are 0) or a sequence of probabilities in
             the order of `labels`; "score" a number; "text" a string; "span" (text, start), start counted in
             characters of the context, ("", -1) for none. For all but "class" it may be a mapping as a program
-            writes it, such as {"error": "why"}.
+            writes it. None is no answer, and so is {"error": "why"}.
         labels: for `output` "class" the label names, for "score" its name.
         name: by default the function's.
         pair: short for `shape="pair"`.
