@@ -8,7 +8,7 @@ import pytest
 
 from fute import Project
 from fute.config import read_project
-from fute.core.errors import ConfigError
+from fute.core.errors import ConfigError, DataError
 from tests.helpers import refused, write
 
 FULL = """\
@@ -221,6 +221,21 @@ def test_a_dataset_and_a_model_may_not_share_a_name(tmp_path):
     write(tmp_path / "fute.yaml", change("name: rule", "name: reviews"))
     with refused(ConfigError, "a dataset and a model are both called reviews", "rename one"):
         Project(tmp_path)
+
+
+def test_the_rows_that_are_held_out_may_be_another_file(tmp_path):
+    write(tmp_path / "reviews.csv", "text,label\na fine film,good\na dull one,bad\nso so,fair\n")
+    write(tmp_path / "later.csv", "text,label\nbrilliant,good\nbleak,bad\nboring,bad\n")
+    write(tmp_path / "fute.yaml", SMALL.replace("reviews.csv", "reviews.csv, test: later.csv"))
+    train, held_out = Project(tmp_path).datasets["reviews"]
+    assert [item.text for item in train.inputs] == ["a fine film", "a dull one", "so so"]
+    assert [item.text for item in held_out.inputs] == ["brilliant", "bleak", "boring"]
+    assert held_out.labels == train.labels  # in one order, though the file has no "fair"
+    assert [held_out.labels[c] for c in held_out.classes] == ["good", "bad", "bad"]
+
+    write(tmp_path / "later.csv", "text,label\nbrilliant,superb\nbleak,bad\n")
+    with refused(DataError, "later.csv", "labels that the other rows of reviews lack", "fair", "superb"):
+        _ = Project(tmp_path).datasets
 
 
 def test_a_dataset_may_have_no_labels_or_few(tmp_path):

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -109,9 +110,18 @@ class DatasetConfig(_Source):
     labels: LabelNames | None = None
     drop_unlabelled: bool = False
     split: str = "train"
-    test: float = Field(default=0.0, ge=0.0, lt=1.0)
+    test: float | str = Field(
+        default=0.0, description="the share that is held out; or the split or file of the rows that are"
+    )
     few: int | None = Field(default=None, ge=0)
     task: str | None = None
+
+    @field_validator("test")
+    @classmethod
+    def _some_are_left(cls, test: float | str) -> float | str:
+        if isinstance(test, float) and not 0 <= test < 1:
+            raise ValueError("a share must be at least 0 and less than 1")
+        return test
 
     @model_validator(mode="after")
     def _few_can_be_learnt(self) -> DatasetConfig:

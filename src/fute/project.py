@@ -155,10 +155,18 @@ class Project:
         return {d.name: self._split(d) for d in self.config.datasets}
 
     def _split(self, source: DatasetConfig) -> tuple[Dataset, Dataset]:
-        train, held_out = read_source(Dataset, source, self.folder).split(source.test, source.seed)
+        train, held_out = self._both(source)
         if source.few == 0:
             return replace(train, targets=None), held_out
         return train if source.few is None else train.few(source.few, source.seed), held_out
+
+    def _both(self, source: DatasetConfig) -> tuple[Dataset, Dataset]:
+        train = read_source(Dataset, source, self.folder)
+        if isinstance(source.test, float):
+            return train.split(source.test, source.seed)
+        place = {"split" if source.path is None else "path": source.test}
+        held_out = read_source(Dataset, source.model_copy(update=place), self.folder)
+        return train, held_out.relabelled(train.labels)
 
     @property
     def _unlabelled(self) -> dict[str, Dataset]:

@@ -98,6 +98,25 @@ class Dataset:
         drawn._check_differ(len(self))
         return drawn
 
+    def relabelled(self, labels: tuple[str, ...]) -> Dataset:
+        """The same rows with these label names in this order, some of which it may lack.
+
+        Raises:
+            DataError: it has others.
+        """
+        if self.labels == labels:
+            return self
+        others = [label for label in self.labels if label not in labels]
+        if others:
+            raise DataError(
+                f"{self.origin or self.name} has labels that the other rows of {self.name} lack",
+                expected=listing(labels),
+                found=listing(others),
+                fix="correct the labels, or say by `labels` what they are called",
+            )
+        columns = np.array([labels.index(label) for label in self.labels])
+        return replace(self, labels=labels, targets=None if self.targets is None else columns[self.classes])
+
     @property
     def _strata(self) -> NDArray[np.int64]:
         """What draws keep in proportion: the classes (n,), where there are any."""

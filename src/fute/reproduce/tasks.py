@@ -37,9 +37,7 @@ class TaskConfig(DatasetConfig):
         train, test = (
             windowed(self._split(split, window), window, seed) for split in (self.split, self.held_out)
         )
-        if train.labels != test.labels:
-            test = _relabelled(test, train.labels)
-        return Task(self.name, self.group, train, test.few(rows, seed))
+        return Task(self.name, self.group, train, test.relabelled(train.labels).few(rows, seed))
 
     def _split(self, split: str, window: int) -> Dataset:
         if self.hf is not None:
@@ -121,9 +119,3 @@ def _window(item: Input, span: Span, words: int, rng: np.random.Generator) -> tu
 
 def _spans(dataset: Dataset) -> list[Span]:
     return [target for target in dataset.targets or () if isinstance(target, Span)]
-
-
-def _relabelled(dataset: Dataset, labels: tuple[str, ...]) -> Dataset:
-    """The same rows with these label names, some of which it may lack."""
-    columns = np.array([labels.index(name) for name in dataset.labels])
-    return replace(dataset, labels=labels, targets=columns[dataset.classes])
