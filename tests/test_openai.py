@@ -191,6 +191,8 @@ def test_a_server_without_log_probabilities_is_told_apart_at_once(given):
         (None, "stop", "empty"),
         ("I think", "length", "truncated"),
         ("", "length", "truncated"),
+        ("Well, the answer is positive or maybe it is", "length", "truncated"),
+        ("Positive", "length", "truncated"),
         ("Positive", "content_filter", "refused"),
         ("So so.", "stop", "unparsed"),
     ],

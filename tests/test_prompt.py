@@ -223,6 +223,28 @@ def test_of_several_labels_the_last_counts_where_reasons_come_first():
     assert SENTIMENT.parse("Positive. Wait. So negative", last=True) == "negative"
 
 
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Positive. The bad parts are", "positive"),
+        ("**Positive**\n\nThe review", "positive"),
+        ("Positive,", "positive"),
+        ("The acting is bad, but the answer is: positive. I", "positive"),
+        ("The sentiment is positive, since", "positive"),
+        ("Well, the answer is positive or maybe it is", None),
+        ("The answer is positive", None),
+        ("Positive", None),
+        ("Positive or", None),
+        ("Positive?", None),
+        ("I find it positive.", None),
+        ("The review praises the good acting, but", None),
+    ],
+)
+def test_of_an_answer_that_was_cut_off_only_what_a_pause_follows_counts(answer, label):
+    assert SENTIMENT.parse(answer, finished=False) == label
+    assert SENTIMENT.parse(answer, last=True, finished=False) == (None if "bad parts" in answer else label)
+
+
 LETTERS = Verbalizer({"A": (" A",), "B": (" B",), "C": (" C",)})
 
 

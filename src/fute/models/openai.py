@@ -113,7 +113,10 @@ class OpenAIModel(BlackBox):
         drawn = [d.samples, d.temperature if d.samples > 1 else 0]
         # The name of a field counts too: what a server refused for it isn't refused under another.
         written = [d.max_tokens if d.mode == "text" else d.alternatives, d.token_field, dict(d.extra)]
-        return digest(["openai", 2, self.url, self.model, self.prompt.identity(), d.mode, drawn, written])
+        version = 3 if d.mode == "text" else 2
+        return digest(
+            ["openai", version, self.url, self.model, self.prompt.identity(), d.mode, drawn, written]
+        )
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -228,7 +231,7 @@ class OpenAIModel(BlackBox):
 
     def _parsed(self, text: str, finished: bool) -> Floats | Failure:
         """A hard label from what the model wrote."""
-        label = self.prompt.verbalizer.parse(text, last=self.prompt.reasoning is not None)
+        label = self.prompt.verbalizer.parse(text, self.prompt.reasoning is not None, finished)
         if label is not None:
             row: Floats = np.eye(len(self.labels), dtype=np.float32)[self.labels.index(label)]
             return row

@@ -161,8 +161,18 @@ class PromptedLLM(BlackBox):
             self.domain,
         ]
         answer = [self.answer, self.max_new_tokens if self.answer == "generate" else None]
+        version = 4 if self.answer == "generate" else 3
         return digest(
-            ["prompted-llm", 3, self.weights.digest, self.dtype, self._lm.quantiser, prompt, scoring, answer]
+            [
+                "prompted-llm",
+                version,
+                self.weights.digest,
+                self.dtype,
+                self._lm.quantiser,
+                prompt,
+                scoring,
+                answer,
+            ]
         )
 
     @property
@@ -312,7 +322,7 @@ class PromptedLLM(BlackBox):
         rows = np.eye(len(self.labels), dtype=np.float32)
         answers: list[Answer | Failure] = []
         for said in written:
-            label = self.prompt.verbalizer.parse(said.text, last=self.prompt.reasoning is not None)
+            label = self.prompt.verbalizer.parse(said.text, self.prompt.reasoning is not None, said.finished)
             if label is not None:
                 answers.append(rows[self.labels.index(label)])
             elif not said.text.strip():

@@ -49,7 +49,7 @@ class Verbalizer:
     def labels(self) -> tuple[str, ...]:
         return tuple(self.words)
 
-    def parse(self, answer: str, last: bool = False) -> str | None:
+    def parse(self, answer: str, last: bool = False, finished: bool = True) -> str | None:
         """The label that a written answer names, or None where it names none, or several.
 
         A label is named by one of its words or by its own name: whole words, in any case, the longest that
@@ -64,18 +64,23 @@ class Verbalizer:
         Args:
             last: of several labels take the last one that is declared, or else named, as fits an answer that
                 ends a chain of reasons; what it begins with means nothing then.
+            finished: whether the answer came to its end. In one that was cut off only a label that a pause
+                follows counts, and only by 1 (under `last`, if it is the only one that is named) or 2: "the
+                answer is positive or" might have gone on in any way.
         """
         exact = [label for label, words in self.words.items() if answer.strip() in map(str.strip, words)]
-        if len(exact) == 1:
+        if len(exact) == 1 and finished:
             return exact[0]
         text = _plain(answer)
         named = self._mentions(text)
-        if named and not last:
+        if named and (not last or (not finished and len({label for _, _, label in named}) == 1)):
             start, end, label = named[0]
-            if not re.search(r"\w", text[:start]) and _PAUSE.match(text, end):
+            if not re.search(r"\w", text[:start]) and _pauses(text, end, finished):
                 return label
         declared = [mention for mention in named if _DECLARED.search(text[: mention[0]][-_REACH:])]
-        for mentions in (declared, named):
+        if not finished:
+            declared = [mention for mention in declared if _pauses(text, mention[1], finished)]
+        for mentions in (declared, named if finished else []):
             if mentions and (last or len({label for _, _, label in mentions}) == 1):
                 return mentions[-1][2]
         return None
@@ -119,7 +124,7 @@ _REACH = 120
 # What markdown and quotes put around a word.
 _MARKUP = re.compile(r"[*_`\"“”„«»]")
 # After a label that is a statement of its own.
-_PAUSE = re.compile(r"[^\w?]*?(?:[.!,;:()\n]|\s[-–—]|$)")
+_PAUSE = re.compile(r"[^\w?]*?(?:[.!,;:()\n]|\s[-–—]|(?P<end>$))")
 _SIDE_BY_SIDE = re.compile(r"[^\w.!?;:\n]*(?:\b(?:n?or|and|vs|versus)\b[^\w!?;:\n]*)?", re.I)
 # "the answer is", "Sentiment of the review:"
 _DECLARED = re.compile(
@@ -146,6 +151,12 @@ _NEGATION = re.compile(
 _NOT_THE_NUMBER = re.compile(r"(?:\d[.,]|/\s?|\bout of\s)$", re.I)
 # The first words of Unicode's names of characters that are written without spaces between words.
 _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def _pauses(text: str, end: int, finished: bool) -> bool:
+    """Whether a pause follows what ends there; the end of a text is one only where it is finished."""
+    pause = _PAUSE.match(text, end)
+    return pause is not None and (finished or pause["end"] is None)
 
 
 def _plain(text: str) -> str:
