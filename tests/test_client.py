@@ -233,9 +233,27 @@ def test_tokens_keep_to_the_pace_of_the_server_by_what_was_really_used():
 def test_retry_after_in_seconds_and_as_a_date():
     assert retry_after({"retry-after": "1.5"}) == 1.5
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert retry_after({"retry-after": "86400"}) == 120
+    assert retry_after({"retry-after": "86400"}) == 86400
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+
+
+def test_a_wait_longer_than_fute_waits_fails_the_question_and_says_so():
+    with Script(status(429, **{"Retry-After": "3600"})) as server:
+        began = time.monotonic()
+        (failure,) = ask(server.url)
+        assert failure.kind == "error"
+        assert "1 tries; the last: told to wait 3600 s, longer than 600 s; status 429" in failure.detail
+        with pytest.raises(ModelError, match="told to wait 3600 s"):
+            ask(server.url, 500)
+        assert time.monotonic() - began < 5
+
+
+def test_a_wait_within_the_bound_is_kept_to(monkeypatch):
+    monkeypatch.setattr(client, "_MOST_TOLD", 0.5)
+    with Script(status(503, **{"Retry-After": "0.5"}), says("good")) as server:
+        assert ask(server.url)[0].tolist() == [0, 1]
+        assert server.times[1] - server.times[0] >= 0.5
 
 
 def test_as_many_at_once_as_was_said_and_no_more():

@@ -184,6 +184,24 @@ def test_a_server_without_log_probabilities_is_told_apart_at_once(given):
         assert on(server.url, mode="text").predict(ITEMS[:1])[0].tolist() == [0, 1]
 
 
+def test_a_reply_without_log_probabilities_is_asked_for_again_where_there_were_some_before():
+    top = [{"token": "Positive", "logprob": -0.1}]
+    with_some = {"choices": [{"logprobs": {"content": [{"token": "Positive", "top_logprobs": top}]}}]}
+    without = {"choices": [{"message": {"content": "Positive"}, "logprobs": None}]}
+    good, bad = (200, {}, with_some, 0.0), (200, {}, without, 0.0)
+    with Script(good, good, bad, good) as server:
+        box = on(server.url)
+        box.manners = Manners(concurrency=1, first_wait=0.01)
+        assert [a.tolist() for a in box.predict(ITEMS)] == [[0, 1]] * len(ITEMS)
+        assert len(server.seen) == len(ITEMS) + 1
+    with Script(good, bad) as server:
+        box = on(server.url)
+        box.manners = Manners(concurrency=1, first_wait=0.01, tries=2)
+        answers = box.predict(ITEMS[:3])
+        assert [getattr(a, "kind", None) for a in answers] == [None, "error", "error"]
+        assert "no log-probabilities" in answers[1].detail
+
+
 @pytest.mark.parametrize(
     ("said", "reason", "kind"),
     [
@@ -242,7 +260,31 @@ def test_reasons_are_as_certain_as_answers_and_each_sample_has_its_own():
         assert bodies[1]["messages"][-1] == {"role": "user", "content": "So?"}
 
 
-def test_shares_are_of_all_samples_or_there_are_none():
+@pytest.mark.parametrize("trouble", [500, 400])
+def test_a_few_samples_without_a_reply_cost_none_of_the_others(caplog, trouble):
+    def reply(body):
+        word = "Positive" if body["seed"] < 6 else "Negative"
+        good = {"choices": [{"message": {"content": word}, "finish_reason": "stop"}]}
+        return (trouble, {}, {}, 0.0) if body["seed"] in bad else (200, {}, good, 0.0)
+
+    caplog.set_level("INFO", "fute")
+    for bad, share in (({9}, 6 / 9), ({2, 4, 9}, 4 / 7), ({1, 2, 3, 4}, 2 / 6)):
+        with Script(reply) as server:
+            box = on(server.url, mode="text", samples=10)
+            box.manners = Manners(tries=1)
+            assert box.predict(ITEMS[:1])[0].tolist() == pytest.approx([1 - share, share])
+            assert len(server.seen) == 10
+        assert "smol: answers of fewer than 10 samples" in caplog.messages[-1]
+        assert caplog.messages[-1].endswith(f"1 (the fewest: {10 - len(bad)}).")
+    bad = {1, 2, 3, 4, 5}
+    with Script(reply) as server:
+        box = on(server.url, mode="text", samples=10)
+        box.manners = Manners(tries=1)
+        assert isinstance(box.predict(ITEMS[:1])[0], Failure)
+        assert len(server.seen) == 6
+
+
+def test_shares_are_of_more_than_half_of_the_samples_or_there_are_none():
     good = {"choices": [{"message": {"content": "Positive"}, "finish_reason": "stop"}]}
     for trouble, kind in ((500, "error"), (400, "refused")):
         with Script((200, {}, good, 0.0), (trouble, {}, {}, 0.0)) as server:

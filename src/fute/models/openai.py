@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from fute.models.prompting import PromptSection
 from fute.models.section import Here
 from fute.text.prompt import Prompt, Turn
 
+log = logging.getLogger("fute")
+
 T = TypeVar("T")
 Mode = Literal["logprobs", "completions", "text"]
 OPENAI = "https://api.openai.com/v1"
@@ -41,7 +44,7 @@ class Decoding:
             after a plain prompt), "text" (chat; the answer is parsed by the verbalizer).
         samples: with "text", this many answers are drawn, each with reasons of its own where the prompt asks
             for some, and a label's probability is its share of those that name one; 1 asks for the most
-            probable answer.
+            probable answer. Where the server answers more than half of them, that is enough.
         temperature: of the samples.
         alternatives: how many of a token's alternatives to ask for; None for 20, or where OpenAI completes,
             5: its most. llama.cpp gives more.
@@ -106,6 +109,8 @@ class OpenAIModel(BlackBox):
         if decoding.samples > 1 and decoding.mode != "text":
             raise ConfigError(f"model {name}: `samples` needs `answer: text`")
         self.group = digest([self.url, key, vars(manners)])
+        self._gave_alternatives = False
+        self._short: list[int] = []  # of how many samples those answers are that aren't of all
 
     @cached_property
     def fingerprint(self) -> str:
@@ -145,13 +150,17 @@ class OpenAIModel(BlackBox):
 
         async def ask(line: Line, unit: Sequence[int]) -> list[Answers]:
             box, item = questions[unit[0]]
-            try:
-                return [[await box._answer(line, item, meters[box.name])]]
-            except RefusedError as error:
-                return [[Failure("refused", str(error))]]
+            return [[await box._answer(line, item, meters[box.name])]]
 
         units = [(box.name, [index]) for index, (box, _) in enumerate(questions)]
         yield from answer_all(units, ask, first.manners, first._headers())
+        for box in {box.name: box for box, _ in questions}.values():
+            if box._short:
+                log.info(
+                    "%s: answers of fewer than %d samples, for the others got no reply: %d (the fewest: %d).",
+                    *(box.name, box.decoding.samples, len(box._short), min(box._short)),
+                )
+                box._short.clear()
 
     def usage(self, inputs: Sequence[Input]) -> Usage:
         """At most: the most that each question's requests may use, when each succeeds at the first try."""
@@ -196,14 +205,27 @@ class OpenAIModel(BlackBox):
         return Usage(1, tokens, max_tokens)
 
     async def _answer(self, line: Line, item: Input, meter: Meter) -> Floats | Failure:
-        drawn = self.decoding.samples > 1
+        samples = self.decoding.samples
         answers: list[Floats | Failure] = []
-        for number in range(self.decoding.samples):
-            how = {"temperature": self.decoding.temperature, "seed": number} if drawn else {"temperature": 0}
-            answer = await self._answer_once(line, item, meter, how)
-            if isinstance(answer, Failure) and answer.kind in ("error", "refused"):
+        lost = 0
+        for number in range(samples):
+            how = (
+                {"temperature": self.decoding.temperature, "seed": number}
+                if samples > 1
+                else {"temperature": 0}
+            )
+            try:
+                answer = await self._answer_once(line, item, meter, how)
+            except RefusedError as error:
+                answer = Failure("refused", str(error))
+            if not (isinstance(answer, Failure) and answer.kind in ("error", "refused")):
+                answers.append(answer)
+                continue
+            lost += 1
+            if not answers or 2 * lost >= samples:  # the shares would be of half of the samples, or fewer
                 return answer
-            answers.append(answer)
+        if lost:
+            self._short.append(len(answers))
         named = [answer for answer in answers if not isinstance(answer, Failure)]
         return np.asarray(np.mean(named, axis=0), dtype=np.float32) if named else answers[-1]
 
@@ -220,8 +242,19 @@ class OpenAIModel(BlackBox):
             said = await self._post(line, turns, self.decoding.max_tokens, meter, how, _text)
             return said if isinstance(said, Failure) else self._parsed(*said)
         how = self._ask_for_alternatives()
-        alternatives = await self._post(line, turns, 1, meter, how, _alternatives)
+        alternatives = await self._post(line, turns, 1, meter, how, self._read_alternatives)
         return alternatives if isinstance(alternatives, Failure) else self._probabilities(alternatives)
+
+    def _read_alternatives(self, reply: Any) -> dict[str, float] | Failure:
+        """`_alternatives`, where a server that gave some before is asked again for a reply without."""
+        try:
+            found = _alternatives(reply)
+        except ModelError as error:
+            if not self._gave_alternatives:
+                raise
+            raise LookupError("no log-probabilities, though the server gave some before") from error
+        self._gave_alternatives = self._gave_alternatives or not isinstance(found, Failure)
+        return found
 
     def _ask_for_alternatives(self) -> dict[str, Any]:
         count = self.decoding.alternatives or (5 if self._plain and self.url == OPENAI else 20)

@@ -36,6 +36,8 @@ _NEVER_CODES = {
 # A box that gets no answer to so many questions in a row would get none to the others either. Where more are
 # under way at once, one short outage must not stop it: twice as many as those.
 _IN_A_ROW = 20
+# Seconds that a server may tell us to wait; a question that is to wait longer fails.
+_MOST_TOLD = 600.0
 # Most answers that wait to be taken before no more are asked for.
 _WAITING = 256
 
@@ -50,7 +52,8 @@ class Manners:
         timeout: seconds for one try, from sending to the last byte.
         tries: of one request, the first included.
         first_wait, most_wait: seconds; the wait before try n is drawn from 0 to `first_wait · 2ⁿ⁻²`, at most
-            `most_wait` ("full jitter"), unless the server says how long (`Retry-After`).
+            `most_wait` ("full jitter"), after the time that the server says (`Retry-After`). That may be up
+            to 10 minutes; a question that is to wait longer fails.
     """
 
     concurrency: int = 16
@@ -162,7 +165,7 @@ class Line:
         """
         import httpx2
 
-        problem = ""
+        problem, attempt = "", 0
         for attempt in range(self.manners.tries):
             await self._pace.turn(most.tokens_in + most.tokens_out)
             meter.reserve(most)
@@ -191,6 +194,9 @@ class Line:
                         self._no_answer(meter, problem, "check the options that it names")
                     raise RefusedError(problem)
                 wait = retry_after(reply.headers) or 0.0
+                if wait > _MOST_TOLD:
+                    problem = f"told to wait {wait:.0f} s, longer than {_MOST_TOLD:g} s; {problem}"
+                    break
                 if reply.status_code == 429:
                     self._pace.pause(wait or drawn)
             except TimeoutError:
@@ -204,7 +210,7 @@ class Line:
                 problem = self._clean(f"a reply that can't be read: {type(error).__name__}: {error}")
             if attempt + 1 < self.manners.tries:
                 await asyncio.sleep(wait + drawn)
-        problem = f"{self.manners.tries} tries; the last: {problem}"
+        problem = f"{attempt + 1} tries; the last: {problem}"
         self._no_answer(meter, problem, "see whether the server works; what is labelled is kept")
         return Failure("error", problem[:500])
 
@@ -272,7 +278,7 @@ def secret(name: str, variable: str, purpose: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `Retry-After` in seconds or as a date; None without, at most 120."""
+    """Seconds to wait, from `Retry-After` in seconds or as a date; None without."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -283,7 +289,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), 120.0) if seconds == seconds else None
+    return max(seconds, 0.0) if seconds == seconds else None
 
 
 Ask = Callable[[Line, Sequence[int]], Awaitable[Sequence[Any]]]
