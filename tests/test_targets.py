@@ -200,7 +200,10 @@ def test_a_model_with_a_few_wrong_spans_is_embedded_by_the_others_and_the_run_sa
     write(tmp_path / "u.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
     code, _, said = call("run", "--project", str(tmp_path))
     assert code == 2, "one model's spans are all wrong"
-    assert "reader: some texts have no answer: 2 misplaced (`fute run --retry` asks again)" in said
+    example = "such as “'three' from character 7 on, where 'hree.' stands”"
+    assert (
+        f"reader: some texts have no answer: 2 misplaced, {example} (`fute run --retry` asks again)" in said
+    )
     assert "model guesser answered 0 of 8 texts, too few to embed it" in said
     assert "found: 8 misplaced" in said
     assert Project(tmp_path).space.get("reader").provenance["examples"] == 6

@@ -85,7 +85,8 @@ class PlannedModel:
 class RunReport:
     """What `run` did: answers asked for and found, embeddings made and kept, texts cut, what failed.
 
-    `failed_items` counts, by model and kind, the questions that got no answer that can be used; `left` the
+    `failed_items` counts, by model and kind, the questions that got no answer that can be used, and
+    `failed_answers` lists them: the beginning of the text, the kind and the detail. `left` counts the
     questions that were not asked, and `stopped` says which cap kept them from it.
     """
 
@@ -96,6 +97,7 @@ class RunReport:
     cut: Mapping[str, int]
     failures: Mapping[str, FuteError]
     failed_items: Mapping[str, Mapping[str, int]]
+    failed_answers: Mapping[str, Sequence[Mapping[str, str]]]
     left: int
     stopped: BudgetError | None
     spent: Spent
@@ -343,10 +345,15 @@ class Project:
         progress("embedding", len(work), len(work))
         all_labelled = [labelled, *about.values()]
         failed_items: dict[str, Counter[str]] = defaultdict(Counter)
+        failed_answers: dict[str, list[dict[str, str]]] = defaultdict(list)
         for part in all_labelled:
             failures = {**part.failures, **failures}
             for name, kinds in part.failed_items().items():
                 failed_items[name] += kinds
+            for name, those in part.failed_answers().items():
+                failed_answers[name] += [
+                    {"text": item.text[:200], "kind": f.kind, "detail": f.detail} for item, f in those
+                ]
         return RunReport(
             asked=sum(part.asked for part in all_labelled),
             cached=sum(part.cached for part in all_labelled),
@@ -355,6 +362,7 @@ class Project:
             cut={m.name: m.cut for m in models if m.cut},
             failures=failures,
             failed_items=failed_items,
+            failed_answers=failed_answers,
             left=sum(part.left for part in all_labelled),
             stopped=next((part.stopped for part in all_labelled if part.stopped), None),
             spent=self.budget.spent - before,

@@ -30,8 +30,14 @@ def raise_failures(report: RunReport) -> None:
     for name, count in report.cut.items():
         show.remark(f"{name}: {count} texts were too long and lost their end (see `max_tokens`)")
     for name, kinds in report.failed_items.items():
-        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        again = "run again to ask for them" if "error" in kinds else "`fute run --retry` asks again"
+        example = {one["kind"]: one["detail"] for one in reversed(report.failed_answers[name])}
+        listed = ", ".join(f"{count} {kind}{_such_as(example[kind])}" for kind, count in kinds.items())
+        if "error" not in kinds:
+            again = "`fute run --retry` asks again"
+        elif len(kinds) == 1:
+            again = "run again to ask for them"
+        else:
+            again = "run again to ask for the errors, `fute run --retry` asks for all"
         show.remark(f"{name}: some texts have no answer: {listed} ({again})")
     for name, error in report.failures.items():
         show.remark(f"error: {name}: {error}")
@@ -41,6 +47,12 @@ def raise_failures(report: RunReport) -> None:
         show.remark(f"stopped with {report.left:,} questions left: {report.stopped}")
     if report.failures or report.stopped is not None:
         raise SystemExit(EXIT_WRONG_INPUT)
+
+
+def _such_as(detail: str) -> str:
+    """The beginning of a failure's detail, on one line."""
+    line = " ".join(detail.split())
+    return f", such as “{line[:160]}{'…' if len(line) > 160 else ''}”" if line else ""
 
 
 def write_map(project: Project, out: Path) -> None:

@@ -140,12 +140,16 @@ class Labelled:
             if one.box.output in ("class", "score")
         }
 
+    def failed_answers(self) -> dict[str, list[tuple[Input, Failure]]]:
+        """For each model with items that failed, these and why."""
+        pairs = {
+            name: [(one.inputs[i], f) for i, f in one.failed.items()] for name, one in self.answered.items()
+        }
+        return {name: those for name, those in pairs.items() if those}
+
     def failed_items(self) -> dict[str, Counter[str]]:
         """For each model with items that failed, how many of each kind."""
-        counts = {
-            name: Counter(str(f.kind) for f in one.failed.values()) for name, one in self.answered.items()
-        }
-        return {name: kinds for name, kinds in counts.items() if kinds}
+        return {name: Counter(f.kind for _, f in those) for name, those in self.failed_answers().items()}
 
 
 def pending(

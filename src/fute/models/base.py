@@ -223,6 +223,8 @@ def brief(error: Exception) -> str:
     """An error in a line, as the detail of a `Failure`."""
     if not isinstance(error, FuteError):
         return f"{type(error).__name__}: {error}"[:500]
+    if error.found and error.problem.endswith("failed on a batch of 1 inputs"):  # which the item knows
+        return error.found[:500]
     return "; ".join(filter(None, (error.problem, error.found and f"found: {error.found}")))[:500]
 
 
