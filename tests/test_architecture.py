@@ -203,7 +203,20 @@ COMMANDS = dict(commands(cli))
 
 
 def test_the_commands_are_these():
-    top = ["demo", "doctor", "init", "map", "plan", "prompts", "rank", "reproduce", "run", "select", "space"]
+    top = [
+        "budget",
+        "demo",
+        "doctor",
+        "init",
+        "map",
+        "plan",
+        "prompts",
+        "rank",
+        "reproduce",
+        "run",
+        "select",
+        "space",
+    ]
     below = ["compare", "ls", "raw", "rm", "show"]
     assert sorted(COMMANDS) == ["fute", *(f"fute {n}" for n in top), *(f"fute space {n}" for n in below)]
 

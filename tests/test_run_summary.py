@@ -1,4 +1,4 @@
-"""What `fute run` says of texts without an answer."""
+"""What `fute run` says of texts without an answer, and `fute budget` of what was spent."""
 
 import json
 
@@ -19,6 +19,7 @@ models:
   - {name: picky, python: "mymodels:picky", labels: [bad, good]}
   - {name: silent, python: "mymodels:silent", labels: [bad, good]}
   - {name: raising, python: "mymodels:raising", labels: [bad, good]}
+budget: {max_calls: 100}
 """
 MODELS = """\
 def picky(texts):
@@ -78,3 +79,19 @@ def test_json_lists_each_text_without_an_answer(folder, capsys):
     assert found["error"]["text"] == "Of three."
     assert "three is\ntoo many" in found["error"]["detail"]
     assert [one["text"] for one in report["failed_answers"]["silent"]] == ["Of five."]
+
+
+def test_what_is_spent_is_shown_and_can_be_forgotten(folder, capsys):
+    call(capsys, "run", "--project", folder)
+    spent = json.loads(call(capsys, "budget", "--json", "--project", folder).out)
+    assert {name: one["calls"] for name, one in spent["models"].items()} == {
+        "picky": 7,
+        "silent": 8,
+        "raising": 7,
+    }
+    assert spent["spent"]["calls"] == 22, "what raised is put back"
+    shown = call(capsys, "budget", "--project", folder).out
+    assert "silent" in shown
+    assert "`max_calls`: 22 of 100." in shown
+    assert "`max_calls`: 0 of 100." in call(capsys, "budget", "--reset", "--project", folder).out
+    assert json.loads(call(capsys, "budget", "--json", "--project", folder).out)["spent"]["calls"] == 0

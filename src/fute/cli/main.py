@@ -142,6 +142,23 @@ def run(
     raise_failures(report)
 
 
+@cli.command(epilog=_example("fute budget"))
+@click.option("--reset", is_flag=True, help="Forget what was spent: the caps in fute.yaml begin anew.")
+@_project
+@_json
+def budget(reset: bool, folder: Path, as_json: bool) -> None:
+    """Show what all runs have spent, by model, and how far the caps of `budget:` in fute.yaml are."""
+    ledger = Project(folder).budget
+    if reset:
+        ledger.reset()
+    by_model = ledger.spent_by_model
+    if as_json:
+        models = {name: vars(spent) for name, spent in by_model.items()}
+        show.print_json({"spent": vars(ledger.spent), "models": models, "caps": vars(ledger.caps)})
+    else:
+        show.spending(by_model, ledger.caps)
+
+
 @cli.command(epilog=_example("fute rank reviews --json"))
 @click.argument("dataset")
 @click.option(

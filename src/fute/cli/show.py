@@ -137,6 +137,20 @@ def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
             remark(f"`max_{name}: {cap:g}` may stop this before its end.")
 
 
+def spending(by_model: Mapping[str, Spent], caps: Caps) -> None:
+    """Print what all runs have spent, by model, and how far the caps are."""
+    total = sum(by_model.values(), Spent())
+    rows = [
+        [name, f"{s.calls:,}", f"{s.tokens:,}", money(s.cost)]
+        for name, s in [*by_model.items(), ("all", total)]
+    ]
+    table("Spent", [("model", "left"), *((name, "right") for name in ("calls", "tokens", "cost"))], rows)
+    for name, value in vars(total).items():
+        cap = getattr(caps, f"max_{name}")
+        if cap is not None:
+            click.echo(f"`max_{name}`: {value:,.10g} of {cap:,.10g}.")
+
+
 def money(dollars: float) -> str:
     """`$0.0042`, `$12.50`: with two digits that tell something."""
     return f"${dollars:,.2f}" if dollars >= 1 or not dollars else f"${dollars:.2g}"

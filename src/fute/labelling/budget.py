@@ -135,6 +135,12 @@ class Budget:
             with self._using() as db:
                 db.execute(_ADD, back)
 
+    def reset(self) -> None:
+        """Forget what was spent."""
+        if self.path is None or self.path.exists():
+            with self._using() as db:
+                db.execute("DELETE FROM spent")
+
     def put_back(self, reserved: Sequence[tuple[BlackBox, Usage]]) -> None:
         """Put back all that was reserved, calls too: none of it was used."""
         rows = [self._row(box, usage) for box, usage in reserved]
