@@ -60,7 +60,8 @@ class PromptedLLM(BlackBox):
             PMI_DC, Holtzman et al. 2021, doi:10.18653/v1/2021.emnlp-main.564) or "marginal" (divide by the
             mean over the inputs; Yang et al. 2024, doi:10.1162/tacl_a_00666).
         domain: the text that stands alone for `calibrate="domain"`, such as "Sentiment:".
-        max_tokens: longer prompts are made to fit by cutting the text (never the template).
+        max_tokens: longer prompts are made to fit by cutting the text (never the template); so are those that
+            leave no room in the LLM for what follows them.
         max_new_tokens: of a generated answer.
         dtype: "auto" (bfloat16 where the CPU is fast at it), "float32" or "bfloat16".
         quantize: None, "8bit" or "4bit".
@@ -220,7 +221,7 @@ class PromptedLLM(BlackBox):
         prompts = [ids for ids, _ in encoded]
         limits = [box.prompt.reasoning.max_tokens if box.prompt.reasoning else 0 for box in boxes]
         for b, reasons in _write_together(lm, prompts, limits).items():
-            prompts[b] = boxes[b]._after(encoded[b][1], reasons)
+            prompts[b] = boxes[b]._after(prompts[b], encoded[b][1], reasons)
         if boxes[0].answer == "generate":
             said = _write_together(lm, prompts, [box.max_new_tokens for box in boxes])
             return [box._parsed(said[b]) for b, box in enumerate(boxes)]
@@ -266,20 +267,52 @@ class PromptedLLM(BlackBox):
         return by_marginalisation(predictions)
 
     def usage(self, inputs: Sequence[Input]) -> Usage:
-        tokens = self.count_tokens(inputs)
+        """At most what `predict` would use. Raises ConfigError where one word's tokens begin another's, as
+        `predict` would: before anything is spent.
+        """
+        tokens, calls = self.count_tokens(inputs), len(inputs)
         reasoning = self.prompt.reasoning
         written = len(inputs) * (self.max_new_tokens if self.answer == "generate" else 0)
-        if reasoning is None:
-            return Usage(len(inputs), tokens, written)
-        reasons = len(inputs) * reasoning.max_tokens
-        return Usage(
-            2 * len(inputs), 2 * tokens + reasons + len(inputs) * self._ask_tokens, reasons + written
-        )
+        if reasoning is not None:
+            reasons = len(inputs) * reasoning.max_tokens
+            tokens += tokens + reasons + len(inputs) * self._ask_tokens
+            calls, written = 2 * calls, reasons + written
+        if self.answer == "score":
+            _ = self._flat_words
+            calibrating = self._calibrating
+            calls, tokens = calls + len(calibrating), tokens + sum(map(len, calibrating))
+        return Usage(calls, tokens, written)
+
+    @property
+    def _calibrating(self) -> list[TokenIds]:
+        """The prompts without content that are scored once, before the first answer; none once they are."""
+        if self.calibrate == "contextual" and "_neutral_scores" not in vars(self):
+            return self._neutral_prompts
+        if self.calibrate == "domain" and "_domain_scores" not in vars(self):
+            return [self._domain_prompt]
+        return []
 
     @cached_property
     def _ask_tokens(self) -> int:
-        """At most how many tokens the second turn of a chain of thought adds."""
-        return len(self.prompt.plain_after(Input(""), "").encode())
+        """At most how many tokens the second turn of a chain of thought adds to the prompt and the reasons: a
+        tokenizer that knows all bytes makes no more tokens than bytes.
+        """
+        nothing = self._alike("")
+        return max(0, len(self._text_after(nothing, "").encode()) - len(self._text(nothing).encode()))
+
+    @cached_property
+    def _most(self) -> int:
+        """How many tokens a prompt may have: `max_tokens`, or what room the LLM leaves it beside what follows
+        it in the same row: reasons, what asks for the label, a word or a written answer.
+        """
+        if self._lm.room is None:
+            return self.max_tokens
+        reasoning = self.prompt.reasoning
+        after = reasoning.max_tokens + self._ask_tokens if reasoning is not None else 0
+        if not self._lm.writes_apart:
+            # A word's last token is never read.
+            after += self.max_new_tokens if self.answer == "generate" else max(map(len, self._flat_words)) - 1
+        return min(self.max_tokens, self._lm.room - after)
 
     def count_tokens(self, inputs: Sequence[Input]) -> int:
         return sum(len(ids) for ids in self._encode(inputs)[0])
@@ -298,19 +331,28 @@ class PromptedLLM(BlackBox):
         owners = [i for i, words in enumerate(self._words) for _ in words]
         return label_scores(word_scores, lengths, owners, self.normalise, self.pool)
 
+    @property
+    def _neutral_prompts(self) -> list[TokenIds]:
+        return self._tokens([self._text(self._alike(text)) for text in _NEUTRAL])
+
+    def _alike(self, text: str) -> Input:
+        """An input of the prompt's shape, all of whose texts are this one."""
+        return Input(
+            text, text if self.is_pair else None, (text,) if self.shape == "question-options" else ()
+        )
+
     @cached_property
     def _neutral_scores(self) -> Floats:
-        neutral = [
-            Input(text, text if self.is_pair else None, (text,) if self.shape == "question-options" else ())
-            for text in _NEUTRAL
-        ]
-        return self._score_prompts(self._tokens([self._text(item) for item in neutral]))
+        return self._score_prompts(self._neutral_prompts)
+
+    @property
+    def _domain_prompt(self) -> TokenIds:
+        text = str(self.domain)
+        return self._tokens([self._lm.chat([Turn("user", text)]) if self.chat else text])[0]
 
     @cached_property
     def _domain_scores(self) -> Floats:
-        text = str(self.domain)
-        prompt = self._lm.chat([Turn("user", text)]) if self.chat else text
-        scores: Floats = self._score_prompts(self._lm.encode([prompt], special_tokens=not self.chat))[0]
+        scores: Floats = self._score_prompts([self._domain_prompt])[0]
         return scores
 
     def _score_prompts(self, prompts: Sequence[TokenIds]) -> Floats:
@@ -331,19 +373,31 @@ class PromptedLLM(BlackBox):
                 answers.append(Failure("unparsed" if said.finished else "truncated", said.text[:200]))
         return answers
 
-    def _after(self, inputs: Sequence[Input], reasons: Sequence[Written]) -> list[TokenIds]:
-        """The token ids of what asks for the label after the LLM's reasons."""
-        return self._tokens(
-            [
-                self._lm.chat(self.prompt.turns_after(item, said.text))
-                if self.chat
-                else self.prompt.plain_after(item, said.text)
-                for item, said in zip(inputs, reasons, strict=True)
-            ]
+    def _after(
+        self, prompts: Sequence[TokenIds], inputs: Sequence[Input], reasons: Sequence[Written]
+    ) -> list[TokenIds]:
+        """The token ids of what asks for the label after the LLM's reasons. Text may have more tokens when it
+        is read than when it was written (half a character, say): the reasons then lose their end, so that
+        what was reserved holds, and the room.
+        """
+        asked = self._tokens(
+            [self._text_after(item, said.text) for item, said in zip(inputs, reasons, strict=True)]
         )
+        limit = self.prompt.reasoning.max_tokens if self.prompt.reasoning else 0
+        for i, (prompt, item, said) in enumerate(zip(prompts, inputs, reasons, strict=True)):
+            most, text = len(prompt) + limit + self._ask_tokens, said.text
+            while len(asked[i]) > most and text:
+                text = text[: int(0.98 * len(text) * limit / max(limit, len(asked[i]) - len(prompt)))]
+                asked[i] = self._tokens([self._text_after(item, text)])[0]
+        return asked
 
     def _text(self, item: Input) -> str:
         return self._lm.chat(self.prompt.turns(item)) if self.chat else self.prompt.plain(item)
+
+    def _text_after(self, item: Input, reasons: str) -> str:
+        if self.chat:
+            return self._lm.chat(self.prompt.turns_after(item, reasons))
+        return self.prompt.plain_after(item, reasons)
 
     def _tokens(self, texts: Sequence[str]) -> list[TokenIds]:
         encoded: list[TokenIds] = self._lm.encode(texts, special_tokens=not self.chat)
@@ -357,25 +411,29 @@ class PromptedLLM(BlackBox):
             return self._encoded[1:]
         encoded, fitted = self._tokens([self._text(item) for item in inputs]), list(inputs)
         for i, ids in enumerate(encoded):
-            if len(ids) > self.max_tokens:
+            if len(ids) > self._most:
                 encoded[i], fitted[i] = self._cut(inputs[i], len(ids))
         self._encoded = (inputs, encoded, fitted)
         return encoded, fitted
 
     def _cut(self, item: Input, length: int) -> tuple[TokenIds, Input]:
-        """The prompt with the text's end cut off until it has at most `max_tokens` tokens."""
+        """The prompt with the text's end cut off until it has at most `_most` tokens."""
         keep = 1.0
         while keep > 1e-6:
-            keep *= 0.98 * self.max_tokens / length
+            keep *= 0.98 * self._most / length
             pair = None if item.text_pair is None else item.text_pair[: int(keep * len(item.text_pair))]
             cut = replace(item, text=item.text[: int(keep * len(item.text))], text_pair=pair)
             ids = self._tokens([self._text(cut)])[0]
-            if len(ids) <= self.max_tokens:
+            if len(ids) <= self._most:
                 return ids, cut
             length = len(ids)
+        limited = self._most < self.max_tokens
         raise ConfigError(
-            f"model {self.name}: the prompt without any text has more than {self.max_tokens} tokens",
-            fix="raise `max_tokens`",
+            f"model {self.name}: the prompt without any text has more than {self._most} tokens",
+            expected=f"{self._lm.room} tokens with all that is written after it" if limited else None,
+            fix="shorten the prompt, or what may be written (`max_new_tokens`, `reason`)"
+            if limited
+            else "raise `max_tokens`",
         )
 
 

@@ -19,6 +19,7 @@ from fute.core.errors import MissingError, ModelError
 from fute.core.files import cache_dir, storing
 from fute.core.runtime import DType, require
 from fute.weights import amx
+from fute.weights.gguf import read_head
 from fute.weights.locate import Weights
 
 log = logging.getLogger("fute")
@@ -139,6 +140,26 @@ def model_type(weights: Weights) -> str | None:
     return _config(weights).get("model_type")
 
 
+def room(weights: Weights) -> int | None:
+    """How many tokens the weights have places for; None where their architecture sets no limit. Loads only
+    what describes them.
+
+    Raises:
+        ModelError: transformers doesn't know the architecture.
+    """
+    if weights.gguf:
+        head = read_head(weights.folder / weights.gguf)
+        return head.get(f"{head.get('general.architecture')}.context_length")
+    require_local(weights)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(weights.folder, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        raise _unloadable(weights, error) from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def _config(weights: Weights) -> dict[str, Any]:
     config = _converted_folder(weights) / "config.json"
     if not config.is_file():
@@ -194,6 +215,25 @@ def load_headed(weights: Weights, dtype: DType, auto_class: str) -> Any:
     return _load(weights, dtype, getattr(transformers, auto_class), whole=True)
 
 
+def load_empty(weights: Weights, auto_class: str) -> Any:
+    """The model that `load_headed` loads, without its weights: what modules it has, and their sizes.
+
+    Raises:
+        ModelError: transformers doesn't know the architecture.
+    """
+    require_local(weights)
+    import torch
+    import transformers
+
+    _quiet_transformers()
+    try:
+        with torch.device("meta"):
+            config = transformers.AutoConfig.from_pretrained(weights.folder, trust_remote_code=False)
+            return getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        raise _unloadable(weights, error) from error
+
+
 def load_base(weights: Weights, dtype: DType) -> Any:
     """A model without its head, in evaluation mode, without gradients; raises like `load_causal_lm`."""
     require_local(weights)
@@ -242,10 +282,7 @@ def _load(
             quantization_config=_quantisation(quantize, dtype),
         )
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(
-            f"transformers can't load {weights.id} from {weights.folder}",
-            found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:300],
-        ) from error
+        raise _unloadable(weights, error) from error
     missing = sorted(loading["missing_keys"])
     if whole and missing:
         raise ModelError(
@@ -261,6 +298,14 @@ def _load(
         )
     model.requires_grad_(False)
     return model.eval() if quantize and device() == "cuda" else model.eval().to(device())
+
+
+def _unloadable(weights: Weights, error: Exception) -> ModelError:
+    said = next(iter(str(error).strip().splitlines()), "")
+    return ModelError(
+        f"transformers can't load {weights.id} from {weights.folder}",
+        found=f"{type(error).__name__}: {said}"[:300],
+    )
 
 
 def _converted_folder(weights: Weights) -> Path:

@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fute.core.batching import batches
 from fute.core.errors import ModelError
@@ -14,12 +14,13 @@ from fute.core.runtime import DType
 from fute.core.types import Floats
 from fute.models.backends.packing import Question, TokenIds
 from fute.text.prompt import Turn
-from fute.weights.load import Quantize, load_tokenizer, quantiser
+from fute.weights.load import Quantize, load_tokenizer, quantiser, room
 from fute.weights.locate import Weights
 
 # Rows that are written together: more are faster for each, until the slowest keeps too many waiting.
 _WRITING_ROWS = 32
 _WRITING_TOKENS = 8192
+_BEFORE_ANSWER = 2  # tokens at most that an encoder-decoder's answer begins with: see `Seq2SeqLM._beginning`
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ def _units(items: Sequence[Sequence[TokenIds]]) -> list[list[TokenIds]]:
 
 
 class LanguageModel(ABC):
-    """Weights that are loaded when first needed, then shared by all prompts on them."""
+    """Weights that are loaded when first needed, then shared by all prompts on them.
+
+    Attributes:
+        writes_apart: whether what it writes stands in a row of its own, and not behind what it has read.
+    """
+
+    writes_apart: ClassVar[bool] = False
 
     def __init__(
         self, weights: Weights, dtype: DType, quantize: Quantize | None = None, compile: bool = False
@@ -85,10 +92,10 @@ class LanguageModel(ABC):
         """
         _ = self._model
 
-    @property
+    @functools.cached_property
     def room(self) -> int | None:
-        """How many tokens it can read; None where its architecture sets no limit."""
-        return getattr(self._model.config, "max_position_embeddings", None)
+        """How many tokens it can read, and write after them; None where its architecture sets no limit."""
+        return room(self.weights)
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> list[TokenIds]:
         """Token ids of each text; `special_tokens` adds those that the tokenizer puts around a text."""
@@ -145,7 +152,17 @@ class LanguageModel(ABC):
 
         Equal to writing after each alone, up to rounding. Items of similar length are written for together,
         and equal prompts once.
+
+        Raises:
+            ModelError: it has no places for so long an answer.
         """
+        if self.writes_apart and self.room is not None and max_new_tokens > self.room - _BEFORE_ANSWER:
+            raise ModelError(
+                f"{self.weights.id} can't write so long an answer",
+                expected=f"at most {self.room - _BEFORE_ANSWER} tokens",
+                found=f"{max_new_tokens} tokens",
+                fix="lower `max_new_tokens`, or `max_tokens` of `reason`",
+            )
         results: dict[TokenIds, Written] = {}
         units = _units(items)
         sizes = [max(map(len, unit)) + max_new_tokens for unit in units]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class Seq2SeqLM(LanguageModel):
     """T5, BART and their like. A word is scored as the beginning of the answer: no end token is asked for,
     so that words are compared as they are with a decoder-only LLM.
     """
+
+    writes_apart: ClassVar[bool] = True
 
     @functools.cached_property
     def _model(self) -> Any:

@@ -211,6 +211,8 @@ class CausalLM(LanguageModel):
 
         sizes = [len(tree) - shared for tree in trees]
         longest = -(-max(sizes) // _PAD_TO) * _PAD_TO
+        if self.room is not None:  # there is no place for padding behind the last
+            longest = max(max(sizes), min(longest, self.room - shared))
         device = self._model.device
         ids = torch.zeros(len(trees), longest, dtype=torch.long)
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
