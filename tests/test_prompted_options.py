@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from fute import Corpus, embed_model
 from fute.core.errors import ConfigError, MissingError
 from fute.core.types import Failure, Input
 from fute.models.backends.scores import by_marginalisation, softmax
+from fute.models.openai import OpenAIModel
 from fute.models.prompted import PromptedLLM
-from fute.text.prompt import Reasoning, Shot
+from fute.text.prompt import Prompt, Reasoning, Shot
+from fute.text.template import PromptTemplate
+from fute.text.verbalizer import Verbalizer
 from tests.helpers import refused
 from tests.reviews import REVIEWS
 from tests.test_hf_models import SOME, WORDS, copier  # noqa: F401
@@ -55,6 +59,17 @@ def test_examples_stand_before_every_text_and_change_the_answer():
     )
     assert np.abs(llm.predict(ITEMS[:4]) - box().predict(ITEMS[:4])).max() > 0.01
     assert llm.fingerprint != box().fingerprint
+
+
+def test_an_embedding_tells_the_shots_of_a_prompt_from_the_examples_it_is_made_of():
+    shots = (Shot(Input("Loved it."), "positive"), Shot(Input("Hated it."), "negative"))
+    corpus = Corpus.from_object([{"text": text} for text, _ in REVIEWS[:6]])
+    told = embed_model(box(name="m", shots=shots), corpus).provenance
+    assert (told["shots"], told["examples"]) == (2, 6)
+    labels = {"negative": ("Negative",), "positive": ("Positive",)}
+    prompt = Prompt(PromptTemplate(CHAT), Verbalizer(labels), shots=shots)
+    there = OpenAIModel("m", prompt, name="there", url="http://127.0.0.1:9/v1").provenance
+    assert (there["shots"], "examples" in there) == (2, False)
 
 
 def test_contextual_and_domain_calibration_divide_by_what_is_said_to_nothing():

@@ -132,7 +132,7 @@ class OpenAIModel(BlackBox):
             "template": prompt.template.source,
             "words": {label: list(words) for label, words in prompt.verbalizer.words.items()},
             "system": prompt.system,
-            "examples": len(prompt.shots),
+            "shots": len(prompt.shots),
             "reasoning": prompt.reasoning is not None,
             "answer": self.decoding.mode,
             "samples": self.decoding.samples,

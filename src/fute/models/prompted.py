@@ -185,7 +185,7 @@ class PromptedLLM(BlackBox):
             "words": {label: list(words) for label, words in prompt.verbalizer.words.items()},
             "chat": self.chat,
             "system": prompt.system,
-            "examples": len(prompt.shots),
+            "shots": len(prompt.shots),
             "reasoning": prompt.reasoning is not None,
             "answer": self.answer,
             "calibrate": self.calibrate,

@@ -64,6 +64,7 @@ _SHOWN = (
     "words",
     "chat",
     "system",
+    "shots",
     "function",
     "estimator",
     "source",
