@@ -39,6 +39,7 @@ from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
 from fute.models.prompting import PromptSection
 from fute.models.section import Here, ModelSection
+from fute.models.timing import seconds
 from fute.presets import options_of
 from fute.selection.rank import Ranking, rank
 from fute.space.similarity import Similarity
@@ -48,13 +49,6 @@ log = logging.getLogger("fute")
 
 STATE_FOLDER = ".fute"
 _NO_CAPS = Caps()
-# A token that is written takes as long as this many that are read together: a guess.
-_WRITTEN_COSTS = 4
-# Answers per second before a model was ever timed: a guess for functions and estimators.
-_GUESSED_RATE = 2000.0
-# Multiplications and additions per second that small LLMs reach on two cores, by dtype: a guess.
-_GUESSED_FLOPS = {"bfloat16": 2.5e11, "float32": 1.2e11}
-
 # Seconds that compiling must save to be recommended: it takes up to half a minute itself.
 _COMPILING_PAYS = 45.0
 
@@ -267,10 +261,6 @@ class Project:
         self, model: BlackBox, items: int, missing: list[Input], rates: Mapping[str, float]
     ) -> PlannedModel:
         usage = model.usage(missing) if missing else Usage(0)
-        seconds = len(missing) / rates.get(model.fingerprint, _GUESSED_RATE)
-        if isinstance(model, PromptedLLM) and model.fingerprint not in rates:
-            tokens = usage.tokens_in + usage.tokens_out * _WRITTEN_COSTS
-            seconds = tokens * 2 * model.weights.parameters / _GUESSED_FLOPS[model.dtype]
         return PlannedModel(
             name=model.name,
             kind=model.kind,
@@ -281,7 +271,7 @@ class Project:
             tokens_in=usage.tokens_in,
             tokens_out=usage.tokens_out,
             cost=None if model.price is None else nanodollars(model.price, usage) / 1e9,
-            seconds=seconds,
+            seconds=seconds(model, len(missing), usage, rates.get(model.fingerprint)),
         )
 
     def run(

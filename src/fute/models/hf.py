@@ -18,6 +18,7 @@ from fute.core.section import Name
 from fute.core.types import Answer, Answers, Failure, Floats, Input, Output, Shape
 from fute.models.backends.heads import Head, HeadedModel, head_of, outputs_of, read_config
 from fute.models.backends.language_model import language_model
+from fute.models.backends.packing import TokenIds
 from fute.models.backends.scores import softmax
 from fute.models.base import BlackBox, Usage, check_labels
 from fute.models.section import Here, ModelSection
@@ -164,8 +165,7 @@ class HFModel(BlackBox):
             return self._choices(inputs)
         if self.head == "text":
             return self._written(inputs)
-        pairs = [str(item.text_pair) for item in inputs] if self.is_pair else None
-        logits, cut = self._headed.classify([item.text for item in inputs], pairs)
+        logits, cut = self._headed.classify(*self._texts(inputs))
         self.cut += cut
         if logits.shape[1] != len(self.labels):
             raise ModelError(
@@ -175,16 +175,32 @@ class HFModel(BlackBox):
         return logits if self.output == "score" else softmax(logits)
 
     def usage(self, inputs: Sequence[Input]) -> Usage:
-        return Usage(len(inputs), 0, len(inputs) * self.max_new_tokens if self.head == "text" else 0)
+        written = len(inputs) * self.max_new_tokens if self.head == "text" else 0
+        return Usage(len(inputs), self.count_tokens(inputs), written)
+
+    def count_tokens(self, inputs: Sequence[Input]) -> int:
+        if self.head == "text":
+            return sum(map(len, self._fitting(inputs)[0]))
+        if self.head == "question-answering":
+            return self._headed.tokens_to_find(inputs)
+        if self.head == "multiple-choice":
+            return self._headed.tokens_to_choose(*_choices([i for i in inputs if self._can_choose(i)]))
+        return self._headed.tokens_to_classify(*self._texts(inputs))
+
+    def _texts(self, inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:
+        pairs = [str(item.text_pair) for item in inputs] if self.is_pair else None
+        return [item.text for item in inputs], pairs
+
+    def _can_choose(self, item: Input) -> bool:
+        return len(item.options) <= self.options
 
     def _choices(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
-        able = [i for i, item in enumerate(inputs) if len(item.options) <= self.options]
+        able = [i for i, item in enumerate(inputs) if self._can_choose(item)]
         refused = Failure("refused", f"more than {self.options} options (see `options`)")
         answers: list[Answer | Failure] = [refused] * len(inputs)
         if not able:
             return answers
-        questions = ["\n".join(filter(None, (inputs[i].text_pair, inputs[i].text))) for i in able]
-        logits, cut = self._headed.choose(questions, [inputs[i].options for i in able])
+        logits, cut = self._headed.choose(*_choices([inputs[i] for i in able]))
         self.cut += cut
         for i, own in zip(able, logits, strict=True):
             row: Floats = np.zeros(self.options, dtype=np.float32)
@@ -193,15 +209,8 @@ class HFModel(BlackBox):
         return answers
 
     def _written(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
-        texts = [item.text for item in inputs]
-        encoded = self._lm.encode(texts, special_tokens=True)
-        # T5 has no last place; what is too long for BART or Marian would be an error there.
-        most = min(
-            self.max_tokens, read_config(self.weights).get("max_position_embeddings") or self.max_tokens
-        )
-        self.cut += sum(len(ids) > most for ids in encoded)
-        # The end token that closes an input stays.
-        fitting = [ids if len(ids) <= most else (*ids[: most - 1], ids[-1]) for ids in encoded]
+        fitting, cut = self._fitting(inputs)
+        self.cut += cut
         answers: list[Answer | Failure] = []
         for (said,) in self._lm.generate([[ids] for ids in fitting], self.max_new_tokens):
             if not said.finished:
@@ -211,6 +220,21 @@ class HFModel(BlackBox):
                     said.text if said.text.strip() else Failure("empty", "the model wrote nothing")
                 )
         return answers
+
+    def _fitting(self, inputs: Sequence[Input]) -> tuple[list[TokenIds], int]:
+        """Token ids of the texts that are read to write, and how many of these lost their end."""
+        encoded = self._lm.encode([item.text for item in inputs], special_tokens=True)
+        # T5 has no last place; what is too long for BART or Marian would be an error there.
+        most = min(self.max_tokens, self._lm.room or self.max_tokens)
+        # The end token that closes an input stays.
+        fitting = [ids if len(ids) <= most else (*ids[: most - 1], ids[-1]) for ids in encoded]
+        return fitting, sum(len(ids) > most for ids in encoded)
+
+
+def _choices(items: Sequence[Input]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The questions, each after its context if it has one, and their options."""
+    questions = ["\n".join(filter(None, (item.text_pair, item.text))) for item in items]
+    return questions, [item.options for item in items]
 
 
 class HFSection(ModelSection):

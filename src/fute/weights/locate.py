@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +44,17 @@ class Weights:
 
     @property
     def parameters(self) -> float:
-        """About how many parameters: from the size of the files, for estimates of time."""
+        """How many parameters, for estimates of time: of a GGUF file about, from its size."""
         if self.gguf:
             return (self.folder / self.gguf).stat().st_size / 0.7  # 4 to 5 bits each, larger embeddings
-        return sum(p.stat().st_size for p in self.folder.glob("*.safetensors")) / 2
+        return sum(map(_numbers_in, self.folder.glob("*.safetensors")))
+
+
+def _numbers_in(file: Path) -> int:
+    """How many numbers the tensors of a safetensors file have, by its head."""
+    with file.open("rb") as stream:
+        head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")) or b"{}")
+    return sum(math.prod(one["shape"]) for name, one in head.items() if name != "__metadata__")
 
 
 def locate(name: str) -> Weights:

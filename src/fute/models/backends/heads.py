@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from fute.core.batching import batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType
 from fute.core.types import Floats, Input, Span
-from fute.weights.load import load_headed, load_tokenizer
+from fute.weights.load import load_empty, load_headed, load_tokenizer
 from fute.weights.locate import Weights
 
 Head = Literal["classification", "regression", "question-answering", "multiple-choice", "text"]
@@ -118,14 +118,27 @@ class HeadedModel:
     @functools.cached_property
     def max_tokens(self) -> int:
         """The longest input: what was wanted, or the most that the model can."""
-        places = getattr(self._model.config, "max_position_embeddings", None)
+        empty = load_empty(self.weights, _CLASSES[self.head])
+        places = getattr(empty.config, "max_position_embeddings", None)
         if places is None or places < 1:  # XLNet says -1 for "any"
             places = self._wanted
-        return int(min(self._wanted, places - _first_place(self._model), self.tokenizer.model_max_length))
+        return int(min(self._wanted, places - _first_place(empty), self.tokenizer.model_max_length))
+
+    def tokens_to_classify(self, texts: Sequence[str], pairs: Sequence[str] | None) -> int:
+        """How many tokens `classify` would read. This and the next two load no weights."""
+        return _length(self._fitting(texts, pairs)) if texts else 0
+
+    def tokens_to_choose(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> int:
+        """How many tokens `choose` would read."""
+        return self.tokens_to_classify(*_beside(questions, options))
+
+    def tokens_to_find(self, items: Sequence[Input]) -> int:
+        """How many tokens `find` would read."""
+        return _length(self._windows(items)[0]) if items else 0
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[Floats, int]:
         """Logits, float32 (n, outputs), and how many inputs lost their end."""
-        rows = self._encode(texts, pairs, truncation=True, max_length=self.max_tokens)
+        rows = self._fitting(texts, pairs)
         full = self._encode(texts, pairs, truncation=False)["input_ids"]
         cut = sum(len(ids) > self.max_tokens for ids in full)
         logits = self._run(rows, lambda out: out.logits)
@@ -135,10 +148,9 @@ class HeadedModel:
         """For each question the logits of its options, and how many questions lost their end, or an
         option's.
         """
-        texts = [question for question, own in zip(questions, options, strict=True) for _ in own]
-        answers = [option for own in options for option in own]
+        texts, answers = _beside(questions, options)
         # One option is one sequence: transformers' (n, options) is a view of that.
-        rows = self._encode(texts, answers, truncation=True, max_length=self.max_tokens)
+        rows = self._fitting(texts, answers)
         full = self._encode(texts, answers, truncation=False)["input_ids"]
         ends = np.cumsum([len(own) for own in options])[:-1]
         cut = sum(map(np.any, np.split([len(ids) > self.max_tokens for ids in full], ends)))
@@ -203,6 +215,9 @@ class HeadedModel:
         )
         return windows, len(long)
 
+    def _fitting(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, Any]:
+        return self._encode(texts, pairs, truncation=True, max_length=self.max_tokens)
+
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
         return dict(self.tokenizer(list(texts), list(pairs) if pairs is not None else None, **options))
 
@@ -237,6 +252,16 @@ class HeadedModel:
             for index, value in zip(batch, values, strict=True):
                 results[index] = value
         return results
+
+
+def _beside(questions: Sequence[str], options: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Each option, with its question beside it."""
+    texts = [question for question, own in zip(questions, options, strict=True) for _ in own]
+    return texts, [option for own in options for option in own]
+
+
+def _length(rows: Mapping[str, Any]) -> int:
+    return sum(map(len, rows["input_ids"]))
 
 
 def _first_place(model: Any) -> int:
