@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from fute.core.errors import FuteError
 from fute.core.files import write_atomically
+from fute.core.labels import matching
+from fute.core.types import TaskEmbedding
+from fute.labelling.runner import faults_of
 from fute.project import Project
 from fute.selection.expected import FEWEST_DATASETS, Expected, Outcome, expect
-from fute.space.similarity import cosines
+from fute.space.similarity import Similarity, cosines
+
+# For each dataset and model, the fingerprint of what answered and the accuracy that it reached.
+Known = dict[str, dict[str, tuple[str, float]]]
 
 
 def remember(project: Project, dataset: str, accuracies: Mapping[str, float]) -> None:
@@ -18,43 +25,101 @@ def remember(project: Project, dataset: str, accuracies: Mapping[str, float]) ->
     answered, so that a model that has changed since has no outcome. What is known of others stays.
     """
     known = _known(_file(project))
-    prints = {model.name: model.fingerprint for model in project.models}
-    new = {name: [prints[name], value] for name, value in accuracies.items()}
+    prints = _fingerprints(project, accuracies.keys())
+    new = {name: (prints[name], value) for name, value in accuracies.items() if name in prints}
     known[dataset] = {**known.get(dataset, {}), **new}
     write_atomically(_file(project), json.dumps(known, indent=1) + "\n")
 
 
-def expected(project: Project, dataset: str) -> dict[str, Expected] | None:
-    """What accuracy to expect of each model of the space on a dataset, from outcomes on at least three others
-    (`fute.selection.expected.expect`); None with fewer.
+def expected(project: Project, dataset: str, similarity: Similarity = "map") -> dict[str, Expected] | None:
+    """What accuracy to expect of each model of the space that answers a dataset's labels, from outcomes on at
+    least three others (`fute.selection.expected.expect`); None without (`why_none` says what is missing).
+
+    Args:
+        project: after `run`.
+        dataset: one of its space.
+        similarity: of the scores, as for `fute.selection.rank.rank`.
     """
-    known = _known(_file(project))
-    if len(known.keys() - {dataset}) < FEWEST_DATASETS:
-        return None  # and no model has to be built
-    prints = {model.name: model.fingerprint for model in project.models}
-    models = [e for e in project.space.embeddings("model") if e.name in prints]
+    counting, able = _counting(project, dataset), _able(project, dataset)
+    if len(counting) < FEWEST_DATASETS or not able:
+        return None
+    models = project.space.embeddings("model")
     outcomes = []
-    for other, reached in known.items():
-        if other == dataset or other not in project.space:
-            continue
-        scores = dict(zip([m.name for m in models], cosines(project.space.get(other), models), strict=True))
-        outcomes += [
-            Outcome(other, name, float(scores[name]), float(value))
+    for other, reached in counting.items():
+        some = [e for e in models if e.name in reached]
+        scores = cosines(project.space.get(other), some, similarity).tolist()
+        outcomes += [Outcome(other, e.name, s, reached[e.name]) for e, s in zip(some, scores, strict=True)]
+    here = cosines(project.space.get(dataset), able, similarity).tolist()
+    return expect(outcomes, {e.name: score for e, score in zip(able, here, strict=True)})
+
+
+def why_none(project: Project, dataset: str) -> str:
+    """Why there is no accuracy to expect, in a sentence."""
+    if not _able(project, dataset):
+        return f"No expected accuracy: no model answers the labels of {dataset}."
+    n = len(_counting(project, dataset))
+    return f"No expected accuracy: outcomes of {n} of the {FEWEST_DATASETS} datasets needed (`--accuracy`)."
+
+
+def _able(project: Project, dataset: str) -> list[TaskEmbedding]:
+    """The models of the space that answer the labels of a dataset of it."""
+    labels = project.space.get(dataset).labels
+    if len(labels) < 2:  # scores, texts or spans
+        return []
+    return [e for e in project.space.embeddings("model") if matching(e.labels, labels) is not None]
+
+
+def _counting(project: Project, dataset: str) -> dict[str, dict[str, float]]:
+    """The accuracies by other dataset and model, as far as both are in the space, of models that are still
+    what answered then.
+    """
+    known = {other: reached for other, reached in _known(_file(project)).items() if other != dataset}
+    prints = _fingerprints(project, {name for reached in known.values() for name in reached})
+    kinds = {entry.name: entry.kind for entry in project.space.entries()}
+    found = {
+        other: {
+            name: value
             for name, (fingerprint, value) in reached.items()
-            if name in scores and fingerprint == prints[name]
-        ]
-    here = cosines(project.space.get(dataset), models)
-    return expect(outcomes, {m.name: float(score) for m, score in zip(models, here, strict=True)})
+            if kinds.get(name) == "model" and prints.get(name) == fingerprint
+        }
+        for other, reached in known.items()
+        if kinds.get(other) == "dataset"
+    }
+    return {other: reached for other, reached in found.items() if reached}
+
+
+def _fingerprints(project: Project, names: Set[str]) -> dict[str, str]:
+    """Of the models of these names, those that can say what they are."""
+    prints = {}
+    for model in project.models if names else ():
+        if model.name in names:
+            try:
+                with faults_of(model, "when it was asked what it is"):
+                    prints[model.name] = model.fingerprint
+            except FuteError:
+                continue
+    return prints
 
 
 def _file(project: Project) -> Path:
     return project.state / "outcomes.json"
 
 
-def _known(file: Path) -> dict[str, dict[str, Any]]:
-    """What is kept; nothing where there is no file, or one that can't be read: outcomes can be had again."""
+def _known(file: Path) -> Known:
+    """What is kept and can be read: of what can't be, the outcomes can be had again."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {
+        dataset: {name: tuple(one) for name, one in reached.items() if _is_outcome(one)}
+        for dataset, reached in (found.items() if isinstance(found, dict) else ())
+        if isinstance(reached, dict)
+    }
+
+
+def _is_outcome(value: Any) -> bool:
+    """Whether it is a fingerprint and an accuracy."""
+    if not isinstance(value, list) or [type(part) for part in value] not in ([str, float], [str, int]):
+        return False
+    return bool(0 <= value[1] <= 1)

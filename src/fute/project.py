@@ -98,6 +98,17 @@ class RunReport:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What models reach on the rows that a dataset holds out, 0 to 1; for those without an accuracy, why; and
+    of those with one how many rows they left without an answer, which count as wrong.
+    """
+
+    accuracies: dict[str, float]
+    failures: Mapping[str, FuteError]
+    unanswered: Mapping[str, int]
+
+
 class Project:
     """The folder of a `fute.yaml`.
 
@@ -471,11 +482,16 @@ class Project:
         self, dataset: str, progress: Progress = silent, *, offline: bool = False
     ) -> dict[str, float]:
         """True accuracy (0 to 1) of each model that answers the dataset's labels, on the rows that `test`
-        holds out, which no embedding has seen. Those that a cap kept from some of the rows are left out.
+        holds out, which no embedding has seen. Those that fail, and those that a cap kept from some of the
+        rows, are left out.
 
         Raises:
             ConfigError: the dataset holds no rows out, or has no classes.
         """
+        return self.tried(dataset, progress, offline=offline).accuracies
+
+    def tried(self, dataset: str, progress: Progress = silent, *, offline: bool = False) -> Tried:
+        """The `accuracies`, and what they lack."""
         held_out = self.datasets[dataset][1]
         if held_out.targets is None:
             raise ConfigError(
@@ -489,9 +505,18 @@ class Project:
         if not len(held_out):
             raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
         able = self._able(held_out)
-        answered = self.ask(able, held_out, progress, offline=offline).answered
-        whole = [m for m in able if m.name in answered and len(answered[m.name].asked) == len(held_out)]
-        return {m.name: accuracy(m, held_out, answered[m.name]) for m in whole}
+        labelled = self.ask(able, held_out, progress, offline=offline)
+        failures, accuracies = dict(labelled.failures), dict[str, float]()
+        for m in [m for m in able if m.name in labelled.answered]:
+            answered = labelled.answered[m.name]
+            left, stopped = len(held_out) - len(answered.asked), labelled.stopped
+            if left:
+                why = {} if stopped is None else {"found": stopped.problem, "fix": stopped.fix}
+                failures[m.name] = BudgetError(f"{left} of {len(held_out)} rows were not asked", **why)
+            else:
+                accuracies[m.name] = accuracy(m, held_out, answered)
+        unanswered = {n: labelled.failed_items()[n] for n in accuracies if n in labelled.failed_items()}
+        return Tried(accuracies, failures, {name: kinds.total() for name, kinds in unanswered.items()})
 
     def _rates(self) -> dict[str, float]:
         """Answers per second of earlier runs, by model fingerprint."""

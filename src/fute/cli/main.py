@@ -20,7 +20,7 @@ from fute.core.errors import ConfigError, FuteError
 from fute.core.files import cache_dir
 from fute.core.offline import go_offline
 from fute.labelling.budget import Caps
-from fute.outcomes import expected, remember
+from fute.outcomes import expected, remember, why_none
 from fute.project import Project
 from fute.space.similarity import Similarity
 from fute.text.families import families, load_family
@@ -188,33 +188,43 @@ def rank(
 ) -> None:
     """Rank the models of the space for DATASET, best first, with 90 % intervals.
 
-    Once `--accuracy` was shown for three datasets, it also says which accuracy to expect on others.
+    Once `--accuracy` was shown for three datasets, it also says which accuracy to expect on others. What to
+    know of the models is said below: labels of other names, rows they were trained on, answers that are all
+    the same.
     """
     if offline:
         go_offline()
     project = Project(folder, trust=trust)
     result = project.rank(dataset, similarity)
-    truth, warnings = None, list[str]()
+    tried = None
     if accuracy:
         with show.progress() as progress:
-            truth = project.accuracies(dataset, progress, offline=offline)
-        remember(project, dataset, truth)
+            tried = project.tried(dataset, progress, offline=offline)
+        remember(project, dataset, tried.accuracies)
+    hopes = expected(project, dataset, similarity)
+    no_hopes = why_none(project, dataset) if hopes is None else None
+    warnings = list[str]()
+    if tried is not None:
         warnings = about_labels(project.models, project.datasets[dataset][0])
-        warnings += leaks(project, dataset, list(truth))
-    hopes = expected(project, dataset)
+        warnings += leaks(project, dataset, list(tried.accuracies))
     if as_json:
         content = result.as_dict()
-        if truth is not None:
-            for line in content["ranking"]:
-                line["accuracy"] = truth.get(line["name"])
-            content["warnings"] = warnings
-        if hopes is not None:
-            for line in content["ranking"]:
-                line["expected"] = vars(hopes[line["name"]]) if line["name"] in hopes else None
-        show.print_json(content)
+        for line in content["ranking"]:
+            hope = (hopes or {}).get(line["name"])
+            line["expected"] = None if hope is None else vars(hope)
+            if tried is not None:
+                line["accuracy"] = tried.accuracies.get(line["name"])
+        if tried is not None:
+            content["failures"] = {name: str(error) for name, error in tried.failures.items()}
+            content["unanswered"] = dict(tried.unanswered)
+        show.print_json({**content, "no_expected": no_hopes, "warnings": warnings})
     else:
-        show.ranking(result, truth, hopes)
+        show.ranking(result, None if tried is None else tried.accuracies, hopes)
         show.warnings(warnings)
+        if no_hopes is not None:
+            click.echo(no_hopes)
+    if tried is not None:
+        show.failures(tried)
 
 
 @cli.command(epilog=_example("fute select prompt reviews --against baselines --accuracy"))

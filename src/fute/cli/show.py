@@ -18,7 +18,7 @@ from rich.text import Text
 from fute.core.errors import listing
 from fute.core.progress import Progress as Report
 from fute.labelling.budget import Caps, Spent
-from fute.project import PlannedModel
+from fute.project import PlannedModel, Tried
 from fute.selection.compare import Comparison, Way
 from fute.selection.expected import Expected
 from fute.selection.rank import Ranking
@@ -182,7 +182,8 @@ def comparison(found: Comparison) -> None:
         else:
             row += [f"{way.metrics['performance']:.3f}", *(f"{way.metrics[name]:.3f}" for name in _METRICS)]
         rows.append(row)
-    table(f"{len(found.candidates)} candidates for {found.dataset}", columns, rows)
+    count = len(found.candidates)
+    table(f"{count} candidate{'s' if count > 1 else ''} for {found.dataset}", columns, rows)
     if found.performances is not None:
         best = max(zip(found.performances, found.candidates, strict=True))
         click.echo(f"The best is {best[1]} with {best[0]:.3f}, on {found.rows} rows held out.")
@@ -193,6 +194,15 @@ def warnings(found: Sequence[str]) -> None:
     """Print what to know before taking the first."""
     for warning in found:
         stdout().print(Text(warning, "yellow"))
+
+
+def failures(tried: Tried) -> None:
+    """Print which models have no accuracy and why, and which left rows without an answer."""
+    for name, error in tried.failures.items():
+        remark(f"{name} has no accuracy: {error}")
+    for name, count in tried.unanswered.items():
+        rows = f"{count} rows have no answer and count" if count > 1 else "1 row has no answer and counts"
+        remark(f"{name}: {rows} as wrong")
 
 
 def _runners_up(way: Way, candidates: Sequence[str]) -> list[str]:
