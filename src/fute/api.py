@@ -353,9 +353,9 @@ def answers_labels(model: BlackBox, dataset: Dataset) -> bool:
     return model.output == dataset.output == "class" and matching(model.names, dataset.labels) is not None
 
 
-def about_labels(models: Sequence[BlackBox], dataset: Dataset) -> list[str]:
+def about_labels(models: Sequence[BlackBox], dataset: Dataset, so: str = "left out") -> list[str]:
     """What to know of models that don't call the dataset's classes just as it does: that they are taken to
-    mean them, or that some of their labels mean them, and others nothing there.
+    mean them, or that some of their labels mean them, and others nothing there, and what follows (`so`).
     """
     taken: dict[str, list[str]] = defaultdict(list)
     wanted = listing(dataset.labels)
@@ -366,7 +366,7 @@ def about_labels(models: Sequence[BlackBox], dataset: Dataset) -> list[str]:
         if answers_labels(model, dataset):
             taken[f"{names} are taken for {wanted}."].append(model.name)
         elif {key_of(name) for name in model.names} & {key_of(name) for name in dataset.labels}:
-            taken[f"left out, for {names} aren't just {wanted}."].append(model.name)
+            taken[f"{so}, for {names} aren't just {wanted}."].append(model.name)
     return [f"{listing(those)}: {line}" for line, those in taken.items()]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import click
 
 import fute
-from fute.api import about_labels
-from fute.choosing import What, choose, choose_source, leaks
+from fute.choosing import What, choose, choose_source
+from fute.choosing.remarks import remarks
 from fute.cli import show
 from fute.cli.steps import EXIT_WRONG_INPUT, copy_example, raise_failures, summary, write_map
 from fute.config import PROJECT_FILE
@@ -203,10 +203,7 @@ def rank(
         remember(project, dataset, tried.accuracies)
     hopes = expected(project, dataset, similarity)
     no_hopes = why_none(project, dataset) if hopes is None else None
-    warnings = list[str]()
-    if tried is not None:
-        warnings = about_labels(project.models, project.datasets[dataset][0])
-        warnings += leaks(project, dataset, list(tried.accuracies))
+    warnings = remarks(project, dataset, [c.name for c in result.candidates])
     if as_json:
         content = result.as_dict()
         for line in content["ranking"]:

@@ -1,0 +1,43 @@
+"""What to know of a ranking's models before one is taken; no model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from fute.api import about_labels
+from fute.choosing.doubts import doubts
+from fute.choosing.leaks import leaks
+from fute.core.errors import FuteError, listing
+from fute.project import Project
+
+
+def remarks(project: Project, dataset: str, models: Sequence[str]) -> list[str]:
+    """Sentences on models of the space: those that fute.yaml doesn't name any more, or whose labels aren't
+    just the dataset's; leaks; and doubts. What can't be told, and why, is a sentence too: a ranking needs
+    nothing but the space.
+    """
+    named = {section.name for section in project.sections}
+    gone = [name for name in models if name not in named]
+    found = []
+    if gone:
+        found.append(f"{listing(gone)}: no longer in fute.yaml, but still ranked (see `fute space rm`).")
+    parts: dict[str, Callable[[], list[str]]] = {
+        "labels": partial(_labels, project, dataset, models),
+        "leaks": partial(leaks, project, dataset, list(models)),
+        "doubts": partial(doubts, project, models),
+    }
+    if dataset not in {d.name for d in project.config.datasets}:
+        found.append(f"{dataset}: no longer in fute.yaml, so nothing is known of its rows.")
+        parts = {"doubts": parts["doubts"]}
+    for what, part in parts.items():
+        try:
+            found += part()
+        except FuteError as error:
+            found.append(f"Nothing is known of {what}: {error.problem}.")
+    return found
+
+
+def _labels(project: Project, dataset: str, models: Sequence[str]) -> list[str]:
+    ranked = [model for model in project.models if model.name in models]
+    return about_labels(ranked, project.datasets[dataset][0], so="no accuracy")
