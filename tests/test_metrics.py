@@ -1,6 +1,7 @@
 """Metrics of a ranking: examples worked out by hand, naive means over orders of ties, and other libraries."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
+from fute.cli import show
 from fute.core.errors import ConfigError, DataError
+from fute.reproduce import prompts, table
 from fute.selection import metrics
 from fute.selection.metrics import (
     mean_over_targets,
@@ -241,3 +244,18 @@ def test_every_metric_is_looked_at_here():
         "mean_over_targets",
     }
     assert {name for name in public if not name.startswith("_")} == looked_at
+
+
+@pytest.mark.parametrize("metric", [*OF_A_RANKING, transfer_gain])
+def test_every_metric_names_its_source_and_all_of_its_papers_have_a_doi(metric):
+    source = metric.__doc__.partition("Source: ")[2]
+    papers = [part for part in source.split(";") if re.search(r"\b(19|20)\d\d\b", part)]
+    assert papers
+    assert [part for part in papers if "doi:10." not in part and "arXiv:" not in part] == []
+
+
+def test_every_heading_of_an_ndcg_names_its_gain():
+    headings = [*prompts.COLUMNS.values(), *table.COLUMNS.values(), *show._METRICS.values()]
+    of_ndcg = [heading for heading in headings if "NDCG" in heading]
+    assert len(of_ndcg) == 4
+    assert [heading for heading in of_ndcg if "(linear)" not in heading] == []

@@ -89,7 +89,7 @@ def table_of(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
 COLUMNS = {
     "performance": "performance",
     "performance_rate": "rate",
-    "ndcg_linear": "NDCG",
+    "ndcg_linear": "NDCG (linear)",
     "spearman": "Spearman",
     "regret@1": "regret@1",
 }

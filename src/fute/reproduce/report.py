@@ -40,19 +40,21 @@ def prompt_selection(out: Path) -> Aim:
         table[OURS][metric] - max(row[metric] for way, row in table.items() if way not in (OURS, HYBRID))
         for metric in ("performance_rate", "ndcg_linear")
     )
-    return Aim("prompt-selection", "performance rate and NDCG, less those of the best baseline", ahead)
+    return Aim(
+        "prompt-selection", "performance rate and NDCG (linear), less those of the best baseline", ahead
+    )
 
 
 def model_selection(out: Path) -> Aim:
     """NDCG of source models, in class and of all classes."""
     lead = least_lead(_transfer(out), ("in class", "all classes"), _MODEL_WAYS)
-    return Aim("model-selection", f"NDCG, less that of the best of {', '.join(_MODEL_WAYS)}", lead)
+    return Aim("model-selection", f"NDCG (linear), less that of the best of {', '.join(_MODEL_WAYS)}", lead)
 
 
 def cross_domain(out: Path) -> Aim:
     """NDCG of source models for targets of other domains."""
     lead = least_lead(_transfer(out), ("cross-domain",), _DATASET_WAYS)
-    return Aim("cross-domain", f"NDCG, less that of the best of {', '.join(_DATASET_WAYS)}", lead)
+    return Aim("cross-domain", f"NDCG (linear), less that of the best of {', '.join(_DATASET_WAYS)}", lead)
 
 
 AIMS: Mapping[str, Callable[[Path], Aim]] = {

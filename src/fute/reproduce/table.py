@@ -122,8 +122,8 @@ class Line(NamedTuple):
 # A line's field → its heading.
 COLUMNS = {
     "rho": "ρ ↓",
-    "ndcg": "NDCG ↑",
-    "ndcg_raw": "unscaled NDCG ↑",
+    "ndcg": "NDCG (linear) ↑",
+    "ndcg_raw": "unscaled NDCG (linear) ↑",
     "regret": "regret@1 ↓",
     "spearman": "Spearman ↑",
     "cells": "targets",

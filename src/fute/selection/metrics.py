@@ -29,7 +29,8 @@ def rank_of_best(scores: ArrayLike, performances: ArrayLike) -> float:
     Candidates with equal scores share the mean of their ranks; where several are truly best, the mean of
     their ranks counts.
 
-    Source: Vu et al. 2020, doi:10.18653/v1/2020.emnlp-main.635; FUTE (Wang et al. 2024), section 4.1.1.
+    Source: Vu et al. 2020, doi:10.18653/v1/2020.emnlp-main.635; FUTE (Wang et al. 2024), section 4.1.1,
+    doi:10.18653/v1/2024.findings-acl.493.
     """
     s, p = _checked(scores, performances)
     return float(scipy.stats.rankdata(-s)[p == p.max()].mean())
@@ -38,7 +39,7 @@ def rank_of_best(scores: ArrayLike, performances: ArrayLike) -> float:
 def performance(scores: ArrayLike, performances: ArrayLike) -> float:
     """What the highest-scored candidate reaches, higher is better; of several, their mean.
 
-    Source: FUTE (Wang et al. 2024), section 4.2.1.
+    Source: FUTE (Wang et al. 2024), section 4.2.1, doi:10.18653/v1/2024.findings-acl.493.
     """
     s, p = _checked(scores, performances)
     return float(p[s == s.max()].mean())
@@ -50,7 +51,7 @@ def performance_rate(scores: ArrayLike, performances: ArrayLike) -> float:
     Raises:
         DataError: also where the best performance isn't positive.
 
-    Source: FUTE (Wang et al. 2024), section 4.2.1.
+    Source: FUTE (Wang et al. 2024), section 4.2.1, doi:10.18653/v1/2024.findings-acl.493.
     """
     s, p = _checked(scores, performances)
     return performance(s, p) / _positive_best(p)
