@@ -158,6 +158,16 @@ def test_a_vector_that_is_rounding_beside_its_resamples_counts_as_zero():
     assert score_deviations(products)[1].any()
 
 
+def test_of_inputs_nothing_scores_below_zero():
+    """Three rows of noise each: intervals as wide as can be."""
+    rng = np.random.default_rng(0)
+    candidates = [noisy(np.eye(9)[i], 3, rng, name=f"m{i}") for i in range(4)]
+    ranking = rank(noisy(np.eye(9)[0], 3, rng), candidates, "inputs")
+    assert min(c.low for c in ranking.candidates) == 0
+    products = resampled_products(noisy(np.eye(9)[0], 3, rng), candidates, "inputs")
+    assert (products.cosines[:, None] + score_deviations(products)).min() >= 0
+
+
 def test_no_resample_scores_past_one():
     rng = np.random.default_rng(0)
     products = resampled_products(noisy(np.eye(20)[0], 20, rng), [noisy(np.eye(20)[0], 20, rng)])

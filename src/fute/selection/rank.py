@@ -151,7 +151,7 @@ def rank(
     scores, drawn = products.cosines, score_deviations(products)
     limit, limit_drawn = limits(products)
     order = _in_order(scores, names)
-    best, ends = chances_of_best(scores, drawn), interval(limit, limit_drawn)
+    best, ends = chances_of_best(scores, drawn), interval(limit, limit_drawn, least=products.least)
     columns = [scores, limit]
     if best is not None and ends is not None:
         columns += [*ends, best, chances_to_beat(order[0], scores, drawn)]

@@ -27,23 +27,23 @@ def limits(products: Products) -> tuple[Doubles, Doubles]:
     few is (`make bench NAME=interval-coverage`).
 
     Returns:
-        limits (n,), from -1 to 1, and deviations (n, B).
+        limits (n,), from -1 (of "inputs" 0) to 1, and deviations (n, B).
 
     Source: Spearman 1904 (correction for attenuation), doi:10.2307/1412159.
     """
     one = max(products.one - products.one_noise, _LEAST_SIGNAL * products.one)
     others = np.maximum(products.others - products.others_noise, _LEAST_SIGNAL * products.others)
     limit = _ratio(products.inner, np.sqrt(one * others))
-    return np.clip(limit, -1, 1), _deviations(products, limit, one, others)
+    return np.clip(limit, products.least, 1), _deviations(products, limit, one, others)
 
 
 def score_deviations(products: Products) -> Doubles:
-    """How far the cosines themselves may be off, with as many texts as there are, and never past -1 or 1:
-    (n, B).
+    """How far the cosines themselves may be off, with as many texts as there are, and never past what a
+    cosine can be: (n, B).
     """
     cosines = products.cosines
     deviations = _deviations(products, cosines, products.one, products.others)
-    return np.asarray(np.clip(deviations, -1 - cosines[:, None], 1 - cosines[:, None]))
+    return np.asarray(np.clip(deviations, products.least - cosines[:, None], 1 - cosines[:, None]))
 
 
 def _deviations(products: Products, scores: Doubles, one: float, others: Doubles) -> Doubles:
@@ -66,7 +66,7 @@ def _ratio(a: NDArray[Any], b: NDArray[Any]) -> Doubles:
 
 
 def interval(
-    score: float | Doubles, deviations: Doubles, level: float = LEVEL
+    score: float | Doubles, deviations: Doubles, level: float = LEVEL, least: float = -1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """The ends of the interval that holds the truth with probability `level`: `score + quantiles of the
     deviations`; None with fewer than two of them.
@@ -75,13 +75,14 @@ def interval(
         score: one or several (n,).
         deviations: (B,) or (n, B).
         level: of the interval.
+        least: what a score can be at least; at most 1.
 
     Source: Efron & Tibshirani 1993, chapter 13 (percentile interval).
     """
     if deviations.shape[-1] < 2:
         return None
     tail = (1 - level) / 2
-    low, high = np.clip(score + np.quantile(deviations, [tail, 1 - tail], axis=-1), -1, 1)
+    low, high = np.clip(score + np.quantile(deviations, [tail, 1 - tail], axis=-1), least, 1)
     return low, high
 
 

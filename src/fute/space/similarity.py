@@ -74,6 +74,7 @@ class Products:
         inner: (n,), `<W, W_i>`; `one` (scalar) and `others` (n,) are the squares `<W, W>` and `<W_i, W_i>`.
         inner_draws: (n, B), of the resamples; `one_draws` (1, B) and `others_draws` (n, B) their squares.
         one_noise: the mean of `‖W_b − W‖²` over the resamples b; `others_noise` (n,).
+        least: what their cosines can be at least: -1, of "inputs" 0.
     """
 
     inner: Doubles
@@ -84,6 +85,7 @@ class Products:
     others_draws: Doubles
     one_noise: float
     others_noise: Doubles
+    least: float = -1.0
 
     @property
     def cosines(self) -> Doubles:
@@ -123,6 +125,7 @@ def resampled_products(
         square_draws,
         _spread(mine, my_draws, of) if len(one.replicates) else 0.0,
         noise,
+        least=-1.0 if of == "map" else 0.0,
     )
 
 

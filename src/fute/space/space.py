@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fute.core.errors import SpaceError, did_you_mean, listing
 from fute.core.types import Kind, SpaceSpec, TaskEmbedding
-from fute.space.similarity import cosine
+from fute.space.similarity import cosine, cosines
 from fute.space.store import Store
 
 
@@ -125,7 +125,8 @@ class Space:
     def neighbours(self, name: str, k: int = 10, kind: Kind | None = None) -> list[tuple[str, float]]:
         """The k nearest others by cosine, nearest first."""
         one = self.get(name)
-        scored = [(e.name, cosine(one, e)) for e in self.embeddings(kind) if e.name != name]
+        others = [e for e in self.embeddings(kind) if e.name != name]
+        scored = zip([e.name for e in others], cosines(one, others).tolist(), strict=True)
         return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def _unknown(self, name: str) -> SpaceError:
