@@ -11,7 +11,7 @@ from fute.core.errors import FuteError
 from fute.core.files import write_atomically
 from fute.core.labels import matching
 from fute.core.types import TaskEmbedding
-from fute.labelling.runner import faults_of
+from fute.labelling.asking import faults_of
 from fute.project import Project
 from fute.selection.expected import FEWEST_DATASETS, Expected, Outcome, expect
 from fute.space.similarity import Similarity, cosines
