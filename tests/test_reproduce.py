@@ -201,6 +201,21 @@ def test_a_grid_is_not_made_twice(grid, monkeypatch):
     assert seen[-1] == (13, 13)
 
 
+def test_the_plan_of_a_grid(grid, tmp_path):
+    (done,) = grid.plan()
+    assert done[2:] == (0, 0, 13, 0, 0)
+    (new,) = Transfer(grid.recipe, tmp_path / "new").plan()
+    assert (new.models, new.pairs, new.kept) == (3, 13, 0)
+    assert new.steps == (3 + 13) * 2  # 2 epochs of one batch
+
+
+def test_what_a_schedule_takes():
+    long = Dataset("l", [Input("x" * 40)] * 9 + [Input("x" * 4000)], np.array([0, 1] * 5), ("a", "b"))
+    schedule = Schedule(rows=6, epochs=3, learning_rate=0.1, batch_size=4, max_tokens=100)
+    tokens = (9 * 10 + 100) / 10  # of a row on average: characters / 4, at most 100
+    assert schedule.takes(long) == (3 * 2, 3 * 6 * tokens)
+
+
 def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path, monkeypatch):
     cheap = {
         name: Way(

@@ -464,7 +464,12 @@ def demo(out: Path) -> None:
 
 @cli.command(epilog=_example("fute reproduce table1 --data data --out results"))
 @click.argument("what", type=click.Choice(EXPERIMENTS))
-@click.option("--scale", type=click.Choice(["small"]), default="small", help="Which recipe [small].")
+@click.option(
+    "--scale",
+    type=click.Choice(["small", "paper"]),
+    default="small",
+    help="Which recipe; `paper`, for now of table3 alone, needs GPUs and the hub [small].",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -479,12 +484,16 @@ def demo(out: Path) -> None:
     help="Where results are saved [results].",
 )
 @click.option("--saved", is_flag=True, help="Compute nothing; show what is saved.")
+@click.option("--plan", "only_plan", is_flag=True, help="Of a table: show what is still to be computed.")
 @_json
-def reproduce(what: str, scale: str, data: Path, out: Path, saved: bool, as_json: bool) -> None:
+def reproduce(
+    what: str, scale: str, data: Path, out: Path, saved: bool, only_plan: bool, as_json: bool
+) -> None:
     """Run an experiment of the paper on real data, and print its table.
 
-    A table takes hours from nothing, may be stopped and started again at any time, and takes minutes from the
-    cache. Figures and `efficiency` need the tables' caches; `report` prints all saved results as Markdown.
+    A table takes hours from nothing (`--plan` says what is left), may be stopped and started again at any
+    time, and takes minutes from the cache. Figures and `efficiency` need the tables' caches; `report` prints
+    all saved results as Markdown.
     """
     from fute.cli import reproduce as experiment
     from fute.reproduce.report import write_report
@@ -493,6 +502,9 @@ def reproduce(what: str, scale: str, data: Path, out: Path, saved: bool, as_json
         click.echo(write_report(out), nl=False)
         return
     work = cache_dir() / "reproduce" / scale
+    if only_plan:
+        experiment.show_plan(what, scale, data, work, as_json)
+        return
     with show.progress() as progress:
         if what.startswith("figure"):
             made: Any = experiment.draw_figure(what, scale, data, work, out, progress)

@@ -14,7 +14,7 @@ from fute.reproduce.archive import pack, unpack
 from fute.reproduce.efficiency import COSTS, costs, crossing
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import draw, source_models
-from fute.reproduce.prompts import GRIDS, run_grid, saved_grids, table_of
+from fute.reproduce.prompts import GRIDS, open_grid, run_grid, saved_grids, table_of
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
 
@@ -30,7 +30,7 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     out.mkdir(parents=True, exist_ok=True)
     if what == "table3":
         for name in GRIDS[scale]:
-            run_grid(name, data, work / "prompts" / name, out, progress)
+            run_grid(name, data, work / "prompts" / name, out, progress, scale=scale)
         return
     grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
     evidence = Evidence(grid, grid.folder / "evidence", progress)
@@ -44,6 +44,32 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
         TransferResults.gather(scale, grid, evidence).save(out)
     finally:
         pack(grid.folder, conditions, kept)
+
+
+def show_plan(what: str, scale: str, data: Path, work: Path, as_json: bool) -> None:
+    """Print what `compute` would still do; change nothing but the projects of prompt grids."""
+    if what not in TABLES:
+        raise ConfigError(f"{what} is drawn from what tables have left", fix="name a table with `--plan`")
+    if what == "table3":
+        projects = {
+            name: open_grid(name, data, work / "prompts" / name, scale=scale) for name in GRIDS[scale]
+        }
+        planned = {name: project.plan() for name, project in projects.items()}
+        if as_json:
+            show.print_json({name: [vars(row) for row in rows] for name, rows in planned.items()})
+            return
+        for name, rows in planned.items():
+            show.remark(f"{name}:")
+            show.plan(rows, projects[name].budget.spent, projects[name].budget.caps)
+        return
+    bases = Transfer(TransferRecipe.read(scale, data), work / "transfer").plan()
+    if as_json:
+        show.print_json({"bases": [row._asdict() for row in bases]})
+        return
+    numbers = ("models", "pairs", "kept", "steps", "tokens")
+    columns = [("base", "left"), ("weights", "left"), *((name, "right") for name in numbers)]
+    cells = [[r.base, r.weights, *(f"{getattr(r, name):,}" for name in numbers)] for r in bases]
+    show.table("To fine-tune", columns, cells)
 
 
 def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> list[Path]:

@@ -47,6 +47,12 @@ class Schedule:
     dropout: float | None = None
     max_tokens: int = 192
 
+    def takes(self, dataset: Dataset) -> tuple[int, int]:
+        """How many steps, and how many tokens about (of 4 characters), learning a dataset takes."""
+        rows = min(self.rows, len(dataset))
+        tokens = np.minimum([len(item) / 4 for item in dataset.inputs], self.max_tokens).mean()
+        return self.epochs * -(-rows // self.batch_size), int(self.epochs * rows * tokens)
+
 
 def fine_tune(
     start: Weights,

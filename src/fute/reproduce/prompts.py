@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,16 +20,42 @@ from fute.core.progress import Progress, silent
 from fute.project import Project
 from fute.selection.metrics import mean_over_targets
 
-GRIDS = {
-    "small": ("sentiment-smollm2", "nli-smollm2", "sentiment-gemma3", "nli-gemma3"),
+
+class Recipe(NamedTuple):
+    """`recipes/prompts-FILE.yaml`, and what stands for its names."""
+
+    file: str
+    values: Mapping[str, str] = {}
+
+
+# The paper's LLMs (4.2.1), the chat variants that its code takes, as it quantises them.
+_LLMS = {
+    "llama2-13b": ("hf:meta-llama/Llama-2-13b-chat-hf", "8bit"),
+    "llama2-70b": ("hf:meta-llama/Llama-2-70b-chat-hf", "4bit"),
+    "mixtral-8x7b": ("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit"),
+}
+# scale → its grids
+GRIDS: Mapping[str, Mapping[str, Recipe]] = {
+    "small": {
+        f"{task}-{llm}": Recipe(f"{task}-{llm}")
+        for llm in ("smollm2", "gemma3")
+        for task in ("sentiment", "nli")
+    },
+    "paper": {
+        f"{task}-{name}": Recipe(f"{task}-paper", {"LLM": llm, "QUANTIZE": quantize})
+        for name, (llm, quantize) in _LLMS.items()
+        for task in ("sentiment", "nli")
+    },
 }
 
 
-def run_grid(grid: str, data: Path, folder: Path, out: Path, progress: Progress = silent) -> None:
+def run_grid(
+    grid: str, data: Path, folder: Path, out: Path, progress: Progress = silent, *, scale: str = "small"
+) -> None:
     """Label a grid, compare all ways to choose a prompt on it, and save both.
 
     Args:
-        grid: one of `GRIDS`, a recipe `prompts-GRID.yaml`.
+        grid: one of the scale's `GRIDS`.
         data: the folder of evaluation data.
         folder: the grid's project, in which all answers are kept: run again, it asks for what is missing.
         out: gets `prompts-GRID.json`, the scores and metrics of all ways by dataset, and `.npz`: of each
@@ -38,12 +64,7 @@ def run_grid(grid: str, data: Path, folder: Path, out: Path, progress: Progress 
     Raises:
         FuteError: the first failure of a model; what was answered is kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{grid}.yaml").read_text("utf-8")
-    gemma = _gemma() if "$GEMMA" in recipe else ""
-    filled = string.Template(recipe).substitute(FUTE_DATA=data.resolve(), GEMMA=gemma)
-    write_atomically(folder / PROJECT_FILE, filled)
-    project = Project(folder)
+    project = open_grid(grid, data, folder, scale=scale)
     for failure in project.run(progress).failures.values():
         raise failure
     comparisons, arrays = [], dict[str, Any]()
@@ -58,6 +79,20 @@ def run_grid(grid: str, data: Path, folder: Path, out: Path, progress: Progress 
     write_atomically(out / f"prompts-{grid}.json", content + "\n")
     with writing(out / f"prompts-{grid}.npz") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:
+    """The grid's project, written into the folder; arguments as for `run_grid`."""
+    made = GRIDS[scale][grid]
+    file = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{made.file}.yaml")
+    recipe = file.read_text("utf-8")
+    values = {
+        **made.values,
+        "FUTE_DATA": str(data.resolve()),
+        "GEMMA": _gemma() if "$GEMMA" in recipe else "",
+    }
+    write_atomically(folder / PROJECT_FILE, string.Template(recipe).substitute(values))
+    return Project(folder)
 
 
 def _gemma() -> str:

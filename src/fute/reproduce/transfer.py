@@ -20,6 +20,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from fute.config import CorpusConfig
+from fute.core.errors import ConfigError
 from fute.core.files import write_atomically, writing
 from fute.core.progress import Progress, silent
 from fute.core.section import Name, Section
@@ -54,8 +55,10 @@ class TransferRecipe(Section):
     @classmethod
     def read(cls, scale: str, data: Path) -> TransferRecipe:
         """The recipe of a scale, with `$FUTE_DATA` as this folder."""
-        text = resources.files("fute.reproduce").joinpath(f"recipes/transfer-{scale}.yaml").read_text("utf-8")
-        filled = string.Template(text).substitute(FUTE_DATA=data.resolve())
+        file = resources.files("fute.reproduce").joinpath(f"recipes/transfer-{scale}.yaml")
+        if not file.is_file():
+            raise ConfigError(f"there is no recipe for source models at the {scale} scale yet")
+        filled = string.Template(file.read_text("utf-8")).substitute(FUTE_DATA=data.resolve())
         return cls.model_validate(YAML(typ="safe").load(filled))
 
     def read_tasks(self) -> list[Task]:
@@ -72,6 +75,28 @@ class Pair(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.base.name}/{self.source}/{self.target.name}"
+
+
+class Planned(NamedTuple):
+    """What a grid still has to do with one base.
+
+    Attributes:
+        base: its name.
+        weights: where they come from.
+        models: source models to be fine-tuned.
+        pairs: of them and `NOTHING` with targets, to be fine-tuned.
+        kept: pairs that are there.
+        steps: of all these fine-tunings.
+        tokens: that are read in them, by a guess of 4 characters each.
+    """
+
+    base: str
+    weights: str
+    models: int
+    pairs: int
+    kept: int
+    steps: int
+    tokens: int
 
 
 class Transfer:
@@ -114,9 +139,28 @@ class Transfer:
                 self._run(pair, seed)
         progress("fine-tuning", len(pairs), len(pairs))
 
+    def plan(self, seed: int = 0) -> list[Planned]:
+        """What `run` would do."""
+        rows = []
+        for base in self.recipe.bases:
+            pairs = [pair for pair in self.pairs() if pair.base is base]
+            missing = [pair for pair in pairs if not self._file(pair, seed).is_file()]
+            needed = {pair.source for pair in missing} - {NOTHING}
+            models = [s for s in self.sources if s.name in needed and not self._model(base, s).is_dir()]
+            work = [(s.train, self.recipe.source) for s in models]
+            work += [(pair.target.train, self.recipe.target) for pair in missing]
+            takes = [schedule.takes(dataset) for dataset, schedule in work]
+            steps, tokens = (sum(one[i] for one in takes) for i in range(2))
+            kept = len(pairs) - len(missing)
+            rows.append(Planned(base.name, base.weights, len(models), len(missing), kept, steps, tokens))
+        return rows
+
+    def _model(self, base: BaseConfig, source: Task) -> Path:
+        return self.folder / "models" / base.name / source.name
+
     def source_model(self, base: BaseConfig, source: Task) -> Path:
         """The folder of a source model, fine-tuned first where it isn't there."""
-        to = self.folder / "models" / base.name / source.name
+        to = self._model(base, source)
         if not to.is_dir():
             fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
             self.losses(base, source)
