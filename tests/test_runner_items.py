@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fute.core.errors import BudgetError, ModelError
 from fute.core.types import Failure, Input, Span
+from fute.labelling import runner
 from fute.labelling.asking import cut
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
@@ -326,6 +327,23 @@ def test_a_model_that_stops_keeps_its_answers_and_the_other_of_its_group_goes_on
     assert len(result.answered["good"].rows) == 20
     assert len(pending([Stream("bad")], TEXTS, cache)["bad"]) == 1, "those it did answer are kept"
     assert boxes[0].closed
+
+
+def test_a_streamed_answer_that_can_not_be_right_fails_alone_where_others_are(cache):
+    class Wrong(Stream):
+        def answer(self, item):
+            return row(item) * (2 if number(item) in (4, 10) else 1)
+
+    result = label([Wrong()], TEXTS, cache)
+    assert result.failures == {}
+    assert list(result.answered["stream"].failed) == [4, 10]
+    assert "probabilities that don't sum to 1" in result.answered["stream"].failed[4].detail
+
+
+def test_more_models_than_may_be_claimed_at_once_are_all_asked(cache, monkeypatch):
+    monkeypatch.setattr(runner, "_MOST_CLAIMS", 3)
+    result = label([Stream(str(i)) for i in range(8)], TEXTS, cache)
+    assert [len(one.rows) for one in result.answered.values()] == [20] * 8
 
 
 def test_offline_asks_no_remote_model_and_uses_what_is_kept(cache):

@@ -281,10 +281,12 @@ def _keep(job: Job, key: str, answer: Answers | Exception, fresh: dict[str, Answ
     except StorageError:
         raise
     except Exception as error:
-        job.error = job.error or as_fute_error(error, job.box, "on a batch of 1 inputs")
-    else:
-        job.take(key, fresh[key])
-        job.asked += 1
+        if isinstance(answer, Exception) or not job.known:
+            job.error = job.error or as_fute_error(error, job.box, "on a batch of 1 inputs")
+            return
+        fresh[key] = Failure("error", brief(error))
+    job.take(key, fresh[key])
+    job.asked += 1
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from fute.models.base import TICK, BlackBox, check_answers
 
 log = logging.getLogger("fute")
 
+# Models that a run claims at once: each is an open file.
+_MOST_CLAIMS = 200
 # What a run reads of a box before and after it asks: one that can't say them is not asked.
 _SAID = ("shape", "output", "labels", "kind", "group", "price", "is_remote", "fingerprint")
 
@@ -318,7 +320,9 @@ def _turns(jobs: Sequence[Job], cache: PredictionCache) -> Generator[list[Job]]:
             with ExitStack() as claims:
                 claimed: dict[str, Job] = {}
                 for job in group:
-                    if job.fingerprint not in claimed and (release := cache.claim(job.fingerprint)):
+                    if len(claimed) == _MOST_CLAIMS or job.fingerprint in claimed:
+                        continue
+                    if release := cache.claim(job.fingerprint):
                         claims.callback(release)
                         claimed[job.fingerprint] = job
                         job.look(cache, jobs)
