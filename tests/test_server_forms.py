@@ -162,9 +162,16 @@ def test_probabilities_are_the_shares_of_first_tokens(reply, mode):
     assert answer(reply, mode).tolist() == pytest.approx(SHARES, abs=1e-3)
 
 
-@pytest.mark.parametrize("reply", [VLLM_CHAT, ollama_chat(), ollama_chat(reason=None)])
+VLLM_ENDED = {**VLLM_CHAT, "choices": [{**VLLM_CHAT["choices"][0], "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("reply", [VLLM_ENDED, ollama_chat(), ollama_chat(reason=None)])
 def test_a_written_answer_is_read(reply):
     assert answer(reply, "text").tolist() == [0, 1]
+
+
+def test_a_written_answer_that_was_cut_off_is_not():
+    assert answer(VLLM_CHAT, "text").kind == "truncated"
 
 
 @pytest.mark.parametrize(("reply", "mode"), [(ollama_chat(), "logprobs"), (OLLAMA_COMPLETION, "completions")])
