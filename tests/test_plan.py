@@ -158,3 +158,29 @@ def test_words_that_overlap_are_found_by_plan_and_cost_nothing(project, gpt2):  
     report = made.run()
     assert list(report.failures) == ["both"]
     assert (report.asked, report.spent.calls) == (len(TEXTS), len(TEXTS))
+
+
+# --- Examples ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_examples_are_never_rows_that_a_dataset_in_the_same_file_holds_out(project, gpt2, tmp_path, seed):  # noqa: F811
+    project(
+        f"""\
+  - {{name: m, llm: "{gpt2}", template: "{{{{ text }}}} It", labels: {{other: " other", red: " red"}},
+     examples: {{path: ./things.csv, k: 10, seed: {seed}}}}}
+"""
+    )
+    rows = [f"a {thing} {n},{thing}" for n in range(10) for thing in ("red", "other")]
+    write(tmp_path / "things.csv", "\n".join(["text,label", *rows]))
+    config = (tmp_path / "fute.yaml").read_text()
+
+    def shown_with(datasets):
+        write(tmp_path / "fute.yaml", config.replace("things.csv}]", datasets))
+        opened = Project(tmp_path)
+        return {shot.item for shot in opened.models[0].prompt.shots}, opened.datasets["things"]
+
+    shown, (train, held_out) = shown_with("things.csv, test: 0.5}]")
+    assert len(held_out) == 10
+    assert shown == set(train.inputs)
+    assert shown_with("things.csv}]")[0] != shown, "where nothing is held out, all may be shown"

@@ -186,6 +186,13 @@ class Project:
         held_out = read_source(Dataset, source.model_copy(update=place), self.folder)
         return train, held_out.relabelled(train.labels)
 
+    def _held_out(self, path: Path) -> set[Input]:
+        """The inputs that datasets in this file hold out."""
+        there = [d for d in self.config.datasets if d.path is not None and d.test]
+        files = {d.name: {str(d.path), str(d.test)} for d in there}
+        same = [n for n, own in files.items() if path.resolve() in {(self.folder / f).resolve() for f in own}]
+        return {item for name in same for item in self.datasets[name][1].inputs}
+
     @property
     def _unlabelled(self) -> dict[str, Dataset]:
         """The rows of their DTEs, of the datasets without labels."""
@@ -234,7 +241,7 @@ class Project:
 
     def _build(self) -> tuple[list[BlackBox], dict[str, FuteError]]:
         own = {name: Price(price.input, price.output) for name, price in self.config.prices.items()}
-        here = Here(self.folder, self.config.dtype, prices(own), self.trust)
+        here = Here(self.folder, self.config.dtype, prices(own), self.trust, self._held_out)
         models: list[BlackBox] = []
         broken: dict[str, FuteError] = {}
         for section in self.sections:

@@ -33,7 +33,7 @@ class ShotConfig(Section):
 
 
 class DrawConfig(Section):
-    """In-context examples drawn from a labelled file."""
+    """In-context examples drawn from a labelled file; rows that a dataset holds out are never drawn."""
 
     path: str
     k: int = Field(ge=1)
@@ -179,5 +179,7 @@ class PromptSection(ModelSection):
             label=drawn.label,
             labels=drawn.labels,
         )
-        labels = [source.labels[i] for i in source.classes]
-        return draw_shots(source.inputs, labels, drawn.k, drawn.seed, drawn.balanced)
+        unseen = here.held_out(here.folder / drawn.path)
+        rows = [i for i, item in enumerate(source.inputs) if item not in unseen]
+        inputs, labels = [source.inputs[i] for i in rows], [source.labels[source.classes[i]] for i in rows]
+        return draw_shots(inputs, labels, drawn.k, drawn.seed, drawn.balanced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from fute.core.section import Name, Section
+from fute.core.types import Input
 from fute.models.base import BlackBox, Price
 
 
@@ -23,12 +24,15 @@ class Here:
         dtype: "auto", "float32" or "bfloat16".
         prices: by model id.
         trust: whether files that can run code when they are loaded (pickles) may be.
+        held_out: from a file to the inputs that a dataset in it holds out, to be judged by: no model may see
+            these before.
     """
 
     folder: Path
     dtype: str = "auto"
     prices: Mapping[str, Price] = field(default_factory=dict)
     trust: bool = False
+    held_out: Callable[[Path], Collection[Input]] = lambda path: ()
 
     def local(self, name: str) -> str:
         """A name as it is, or the path of what lies in the folder under it."""
