@@ -160,6 +160,13 @@ CASES = {
         config("corpus:", "corpsu: 1\ncorpus:"),
         ["fute.yaml, line 3", "unknown key `corpsu`", 'Did you mean "corpus"?'],
     ),
+    "text for a list": (
+        config('python: "mymodels:rule", labels: [negative, positive]', "command: ./rule.py --fast"),
+        [
+            "`models.0.command`: Input should be a valid list",
+            'do: write a list: command: ["./rule.py", "--fast"]',
+        ],
+    ),
     "not YAML": (config("corpus:", "seed: [1\ncorpus:"), ["fute.yaml, line 4", "not valid YAML"]),
     "unknown method": (
         config("linear-probe", "liner-probe"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import operator
 import re
 from collections.abc import Iterator
@@ -284,10 +285,13 @@ def _explain(error: ValidationError, document: Any, path: Path) -> ConfigError:
     if first["type"] == "kind" and isinstance(found, dict):
         found = f"it has {[key for key in KINDS if key in found] or 'none'}"
         return ConfigError(f"{where}: `{dotted}`: {first['msg']}{more}", found=found)
+    fix = 'put it in quotes: "true", "2024-01-31"' if isinstance(found, bool | datetime.date) else None
+    if first["type"] == "list_type" and isinstance(found, str):
+        fix = f"write a list: {keys[-1]}: {json.dumps(found.split(), ensure_ascii=False)}"
     return ConfigError(
         f"{where}: `{dotted}`: {first['msg'].removeprefix('Value error, ')}{more}",
         found=None if isinstance(found, dict | BaseModel) else repr(found)[:200],
-        fix='put it in quotes: "true", "2024-01-31"' if isinstance(found, bool | datetime.date) else None,
+        fix=fix,
     )
 
 
