@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import Field
 
-from fute.core.errors import ConfigError, ModelError
+from fute.core.errors import ConfigError, ModelError, listing
 from fute.core.hashing import digest
 from fute.core.types import Answers, Failure, Floats, Input
 from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
@@ -108,6 +108,8 @@ class OpenAIModel(BlackBox):
         self.price = price if price is not None else (FREE if is_loopback(url) else None)
         if decoding.samples > 1 and decoding.mode != "text":
             raise ConfigError(f"model {name}: `samples` needs `answer: text`")
+        if decoding.mode != "text":
+            _check_tellable(name, prompt)
         self.group = digest([self.url, key, vars(manners)])
         self._gave_alternatives = False
         self._short: list[int] = []  # of how many samples those answers are that aren't of all
@@ -276,7 +278,7 @@ class OpenAIModel(BlackBox):
 
     def _probabilities(self, alternatives: Mapping[str, float]) -> Floats | Failure:
         """From probabilities of first tokens to those of labels."""
-        words = [[w.strip().casefold() for w in ws] for ws in self.prompt.verbalizer.words.values()]
+        words = list(_plain_words(self.prompt).values())
         mass = np.zeros(len(self.labels))
         for token, probability in alternatives.items():
             start = token.strip().casefold()
@@ -306,6 +308,27 @@ class OpenAIModel(BlackBox):
             path = "/chat/completions"
         most = self._most(turns, max_tokens)
         return await line.post(self.url + path, body, meter, most, read, _used)
+
+
+def _plain_words(prompt: Prompt) -> dict[str, list[str]]:
+    """Each label's words, without spaces around them and case: these mean nothing to a server's tokens."""
+    return {label: [w.strip().casefold() for w in ws] for label, ws in prompt.verbalizer.words.items()}
+
+
+def _check_tellable(name: str, prompt: Prompt) -> None:
+    """Raise ConfigError where a label's every word begins one of another label: no first token would be its
+    own.
+    """
+    words = _plain_words(prompt)
+    for label, own in words.items():
+        others = [word for other, ws in words.items() if other != label for word in ws]
+        if all(any(other.startswith(word) for other in others) for word in own):
+            raise ConfigError(
+                f'model {name}: every word of "{label}" is the beginning of another label\'s, '
+                "so no first token tells the two apart",
+                found=f"{listing(own)}; {listing(others)}",
+                fix="choose words of which none is the beginning of another, or set `answer: text`",
+            )
 
 
 def _used(reply: Any) -> Usage | None:
