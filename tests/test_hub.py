@@ -1,7 +1,6 @@
 """Weights on the hub: `plan` looks up how large they are, `run` gets what is needed of them, once."""
 
 import json
-import shutil
 
 import pytest
 import transformers
@@ -94,8 +93,6 @@ def test_plan_downloads_nothing_and_run_what_is_needed(hub, fute, tmp_path):
     assert "hf:someone/pickled holds no safetensors" in planned["pickled"]["failure"]
     assert [line for line in asked(hub) if "/resolve/" in line] == []
     assert not list((tmp_path / "home").rglob("*.safetensors"))
-    assert "away, twin: `run` downloads 1 MB first" in fute("plan")
-    asked(hub)
 
     away = {one["name"]: one for one in json.loads(fute("plan", "--offline", "--json"))["models"]}["away"]
     assert (away["download"], away["failure"], away["to_label"]) == (None, None, 6)
@@ -111,13 +108,6 @@ def test_plan_downloads_nothing_and_run_what_is_needed(hub, fute, tmp_path):
     assert [planned[name]["download"] for name in ("away", "twin")] == [0, 0]
     assert (planned["away"]["cached"], planned["away"]["failure"]) == (6, None)
     assert not any("colours" in line for line in asked(hub)), "what is here needs no hub"
-
-    shutil.rmtree(repo)  # the hub has lost it; what is here serves on without a connection
-    out = fute("run", "--offline", "--json")
-    assert sorted(json.loads(out[out.index("{") : out.rindex("}\n") + 1])["failures"]) == [
-        "nowhere",
-        "pickled",
-    ]
 
 
 FILES = ["config.json", "tokenizer.json", "source.spm", "README.md", "original/model.safetensors"]

@@ -1,18 +1,20 @@
 """What `plan` says a run will take, and what it finds wrong before anything is asked."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import transformers
 
+from fute.cli import show
 from fute.core.types import Input
-from fute.labelling.budget import Caps
+from fute.labelling.budget import Caps, Spent
 from fute.models.backends.client import Manners
 from fute.models.base import Price, Usage
 from fute.models.hf import HFModel
 from fute.models.openai import OpenAIModel
 from fute.models.timing import seconds
-from fute.project import Project
+from fute.project import PlannedModel, Project
 from fute.text.prompt import Prompt
 from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer
@@ -158,6 +160,31 @@ def test_words_that_overlap_are_found_by_plan_and_cost_nothing(project, gpt2):  
     report = made.run()
     assert list(report.failures) == ["both"]
     assert (report.asked, report.spent.calls) == (len(TEXTS), len(TEXTS))
+
+
+def test_words_that_no_first_token_of_a_server_tells_apart_are_found_by_plan(project):
+    entry = """\
+  - {name: far, openai: some-model, url: "http://127.0.0.1:9/v1", template: "{{ text }}",
+     labels: {a: [" good"], b: [" Good day", " fine"]}, answer: HOW}
+"""
+    (row,) = project(entry.replace("HOW", "logprobs")).plan()
+    assert 'model far: every word of "a" is the beginning' in (row.failure or "")
+    (row,) = project(entry.replace("HOW", "text")).plan()
+    assert (row.failure, row.calls) == (None, len(TEXTS))
+
+
+def test_what_is_to_be_downloaded_is_said_once_for_all_on_the_same_weights(capsys):
+    there = PlannedModel("here", "llm", 5, 5, 0, 0, 0, 0, 0.0, 0.0)
+    rows = [
+        replace(there, name=name, to_label=5, download=size) for name, size in (("a", 269e6), ("b", 269e6))
+    ]
+    show.plan([there, *rows, replace(rows[0], name="c", download=None)], Spent(), Caps())
+    out, err = capsys.readouterr()
+    assert "15 answers to ask for, about < 1 s beside what a, b, c will take." in out
+    said = " ".join(err.split())
+    assert "a, b: `run` downloads 269 MB first" in said
+    assert "c: `run` downloads an unknown number of bytes first" in said
+    assert "here:" not in said
 
 
 # --- Examples ---------------------------------------------------------------------------------------------

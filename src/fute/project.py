@@ -226,8 +226,8 @@ class Project:
     def models(self) -> list[BlackBox]:
         """The models that can be built; those that can't be (`broken`) are logged."""
         models, broken = self._built
-        for name, error in broken.items():
-            log.warning("%s is left out: %s", name, error.problem)
+        for error in broken.values():
+            log.warning("left out: %s", error.problem)
         return models
 
     @property

@@ -112,7 +112,7 @@ def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
                 *(r.name, r.kind, r.items, r.cached, r.to_label, f"{r.calls:,}"),
                 *(f"{n:,}" if n else "–" for n in (r.tokens_in, r.tokens_out)),
                 "?" if r.cost is None else money(r.cost) if r.cost else "–",
-                duration(r.seconds) if r.to_label else "–",
+                "?" if r.download != 0 else duration(r.seconds) if r.to_label else "–",
             ]
             for r in rows
         ],
@@ -128,6 +128,8 @@ def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
     unknown = [r.name for r in rows if r.cost is None and r.to_label]
     time = duration(sum(r.seconds for r in rows))
     line = f"{todo:,} answers to ask for, about {time}" if todo else "Nothing to label"
+    absent = [r.name for r in rows if r.download != 0]
+    line += f" beside what {listing(absent)} will take" if absent else ""
     line += f", at most {money(cost)}" if cost else ""
     line += f", and what {listing(unknown)} may cost (see `prices:`)" if unknown else ""
     click.echo(f"{line}.")
