@@ -20,6 +20,8 @@ from fute import CallableModel, Input, SklearnModel
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest_object
 from fute.core.types import Failure
+from fute.labelling.cache import PredictionCache
+from fute.labelling.runner import label
 from fute.models.base import check_answers
 from fute.models.callable import PythonSection, import_object
 from fute.models.section import Here
@@ -567,6 +569,25 @@ def test_a_file_that_the_source_names_counts_and_is_read_again(reader, file, tex
     assert after[0] != before[0]
     write(reader / "calls.log", "asked\n")
     assert reading(reader) == after, "what is written to doesn't count"
+
+
+def test_no_old_labels_are_served_after_a_file_changed(reader):
+    cache = PredictionCache(reader / "answers.sqlite")
+
+    def labelled():
+        box = PythonSection(name="rule", python="reading:rule", labels=LABELS).build(Here(reader))
+        found = label([box], INPUTS, cache)
+        return found.asked, found.predictions["rule"][:, 1].tolist()
+
+    assert [labelled(), labelled()] == [(3, [1, 0, 1]), (0, [1, 0, 1])]
+    write(reader / "table.json", '["rain"]')
+    assert [labelled(), labelled()] == [(3, [0, 1, 0]), (0, [0, 1, 0])]
+
+
+def test_entries_that_name_other_files_of_one_module_share_its_import(reader):
+    entries = [{"files": ["table.json"]}, {"files": ["later.txt"]}, {}]
+    made = [PythonSection(name="rule", python="reading:rule", labels=LABELS, **one) for one in entries]
+    assert len({id(one.build(Here(reader)).function) for one in made}) == 1
 
 
 def test_files_that_an_entry_names_count_instead(reader):

@@ -140,9 +140,9 @@ def _identity(function: Any, name: str) -> list[str]:
 _IMPORTED: dict[str, tuple[Path, str]] = {}
 
 
-def import_object(reference: str, folder: Path, files: Mapping[str, Path] | None = None) -> Any:
+def import_object(reference: str, folder: Path, files: Mapping[str, Path] = MappingProxyType({})) -> Any:
     """The object behind `module:name`; modules in `folder` are found first. A module is imported again when
-    its text changed, that of one it imports, or one of `files`; by default those that the texts name.
+    its text changed, that of one it imports, a file that these name, or one of `files`.
 
     Raises:
         ConfigError: not of that form, no such module or name, or the module fails to import.
@@ -180,7 +180,7 @@ def import_object(reference: str, folder: Path, files: Mapping[str, Path] | None
     return getattr(module, attribute)
 
 
-def _forget_what_changed(module: str, folder: Path, files: Mapping[str, Path] | None) -> None:
+def _forget_what_changed(module: str, folder: Path, files: Mapping[str, Path]) -> None:
     """Have the modules of the folder that `module` needs imported anew, if a file of theirs is another than
     when they were imported: a newer one, or one of another project.
     """
@@ -191,8 +191,9 @@ def _forget_what_changed(module: str, folder: Path, files: Mapping[str, Path] | 
     around = {name: file for name in packages if (file := module_file(folder, name))}
     modules = {module: own, **around, **imported_files(module, own)}
     current = {name: (file, digest_files([file])) for name, file in modules.items()}
-    read = named_files(module, own) if files is None else files
-    current |= {str(file): (file, digest_paths({name: file})) for name, file in read.items()}
+    # All that the texts name, so that entries of one module that name some of it each share one import.
+    read = {path.resolve() for path in (*named_files(module, own).values(), *files.values())}
+    current |= {str(path): (path, digest_paths({"": path})) for path in read}
     if any(_IMPORTED.get(name) != what for name, what in current.items()):
         for name in current:
             if name == module or name in _IMPORTED:

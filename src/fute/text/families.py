@@ -133,8 +133,8 @@ def load_family(
         if not labels:
             raise ConfigError(
                 f"{where} is a file of PromptSource, which doesn't say what its labels are called",
-                fix="name them in the order of its answer choices, and its columns, for example "
-                "labels: [negative, positive], columns: {sentence: text}",
+                fix="let the entry of fute.yaml name them, in the order of its answer choices, and its "
+                "columns, for example labels: [negative, positive], columns: {sentence: text}",
             )
         return _promptsource(content, where, labels, columns or {}, chat)
     try:
