@@ -147,6 +147,11 @@ def change(old, new):
             5,
             ["an LLM needs `labels`", "a mapping", '{negative: [" bad"]'],
         ),
+        (
+            SMALL + "  - name: a\n    llm: m\n    template: '{{ text }}'\n    labels: [a, b]\n",
+            9,
+            ["`models.1.labels`", "an LLM needs `labels`", "found: ['a', 'b']"],
+        ),
         (change(", labels: [bad, good]", ""), 5, ["a `python` model needs `labels`", "list"]),
         (
             change("name: rule", "name: rule, template: x"),

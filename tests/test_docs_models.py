@@ -221,6 +221,14 @@ def test_the_page_has_every_kind_of_black_box():
     assert set(NEEDS) | set(INSTEAD) <= set(ENTRIES)
 
 
+def test_the_pages_links_lead_to_its_headings():
+    headings = re.findall(r"^#+ (.*)", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#(.*?)\)", PAGE)
+    assert len(links) > 10
+    assert set(links) <= anchors
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_example_answers_and_is_embedded(run, name):
     if name in ABSENT:

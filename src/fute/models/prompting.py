@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fute.core.errors import ConfigError, did_you_mean, listing
 from fute.core.section import Name, Section, Words
@@ -71,6 +71,13 @@ class PromptSection(ModelSection):
     examples: list[ShotConfig] | DrawConfig | None = None
     reason: bool | ReasonConfig = False
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_have_words(cls, labels: Any, others: ValidationInfo) -> Any:
+        if isinstance(labels, list) and others.data.get("prompts") is None:
+            raise ValueError(_NEEDS_LABELS)
+        return labels
+
     @model_validator(mode="after")
     def _says_how_to_ask(self) -> Self:
         if self.prompts is None and self.template is None:
@@ -80,7 +87,7 @@ class PromptSection(ModelSection):
             )
         if self.prompts is not None and self.template is not None:
             raise ValueError("needs either a `template` or `prompts`, and not both")
-        if self.prompts is None and not isinstance(self.labels, dict):
+        if self.prompts is None and self.labels is None:
             raise ValueError(_NEEDS_LABELS)
         return self
 
