@@ -531,7 +531,7 @@ from pathlib import Path
 
 GOOD = json.load(open("table.json"))
 LATER = "later.txt"
-log = lambda: open("calls.log", "a")
+log = lambda: open("calls.log", "a"), Path("calls.log").open("wb"), Path("calls.log").write_text("")
 
 def rule(texts):
     good = [*GOOD, *Path(LATER).read_text().split()]
@@ -588,6 +588,32 @@ def test_entries_that_name_other_files_of_one_module_share_its_import(reader):
     entries = [{"files": ["table.json"]}, {"files": ["later.txt"]}, {}]
     made = [PythonSection(name="rule", python="reading:rule", labels=LABELS, **one) for one in entries]
     assert len({id(one.build(Here(reader)).function) for one in made}) == 1
+
+
+def test_files_of_one_name_in_two_packages_count_each(tmp_path):
+    write(
+        tmp_path / "both.py",
+        "import left.part, right.part\n\ndef rule(texts):\n    return ['no' for t in texts]\n",
+    )
+    for side in ("left", "right"):
+        write(
+            tmp_path / side / "part.py",
+            "from pathlib import Path\n\nF = Path(__file__).with_name('words.txt')\n",
+        )
+        write(tmp_path / side / "words.txt", side)
+    entry = PythonSection(name="rule", python="both:rule", labels=["no", "yes"])
+    before = entry.build(Here(tmp_path)).fingerprint
+    for side in ("left", "right"):
+        write(tmp_path / side / "words.txt", "changed")
+        assert entry.build(Here(tmp_path)).fingerprint != before
+        write(tmp_path / side / "words.txt", side)
+    assert entry.build(Here(tmp_path)).fingerprint == before
+
+
+def test_a_module_that_cannot_be_read_says_so(tmp_path):
+    (tmp_path / "unread.py").symlink_to("unread.py")
+    with refused(ConfigError, '"unread"', "unread.py lies in"):
+        PythonSection(name="rule", python="unread:rule", labels=LABELS).build(Here(tmp_path))
 
 
 def test_files_that_an_entry_names_count_instead(reader):

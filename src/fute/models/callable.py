@@ -190,7 +190,7 @@ def _forget_what_changed(module: str, folder: Path, files: Mapping[str, Path]) -
     packages = (".".join(module.split(".")[:depth]) for depth in range(1, module.count(".") + 1))
     around = {name: file for name in packages if (file := module_file(folder, name))}
     modules = {module: own, **around, **imported_files(module, own)}
-    current = {name: (file, digest_files([file])) for name, file in modules.items()}
+    current = {name: (file, digest_paths({"": file})) for name, file in modules.items()}
     # All that the texts name, so that entries of one module that name some of it each share one import.
     read = {path.resolve() for path in (*named_files(module, own).values(), *files.values())}
     current |= {str(path): (path, digest_paths({"": path})) for path in read}

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fute.core.errors import ConfigError
 from fute.core.hashing import digest, digest_files
@@ -44,12 +46,15 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
 
 
 def named_files(module: str, file: Path) -> dict[str, Path]:
-    """The files that a module, and those of the user's own that it imports, name in their text, by the name:
-    strings such as "cnn.pt" that are the relative path of a file, from the module's folder or from that where
-    its imports start. What is opened to be written to doesn't count.
+    """The files that a module, and those of the user's own that it imports, name in their text: strings such
+    as "cnn.pt" that are the relative path of a file, from the module's folder or from that where its imports
+    start. What is opened to be written to doesn't count.
 
     Args:
         module, file: as for `imported_files`.
+
+    Returns:
+        where they lie, by their path from the folder where imports start.
     """
     root = _root(module, file)
     if root is None:
@@ -60,8 +65,8 @@ def named_files(module: str, file: Path) -> dict[str, Path]:
             for folder in (source.resolve().parent, root):
                 path = folder / name
                 # Unlike Path.is_file, this takes a text that is too long for a file's name.
-                if os.path.isfile(path) and path.suffix != ".py":  # noqa: PTH113
-                    found.setdefault(name, path)
+                if os.path.isfile(path):  # noqa: PTH113
+                    found[os.path.relpath(path, root)] = path
     return found
 
 
@@ -73,7 +78,7 @@ def module_file(folder: Path, module: str) -> Path | None:
 
 
 def digest_paths(paths: Mapping[str, Path]) -> str:
-    """sha256 (hex) over names and contents: of a folder all files in it, whatever way it lies in.
+    """sha256 (hex) over names and contents; of a folder, all files in it.
 
     Raises:
         ConfigError: there is no such file or folder, or it can't be read.
@@ -82,8 +87,8 @@ def digest_paths(paths: Mapping[str, Path]) -> str:
     for name, path in sorted(paths.items()):
         if not path.exists():
             raise ConfigError(f"there is no file {path}", fix="correct `files`")
-        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         try:
+            inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
             parts += [[name, file.relative_to(path).as_posix(), digest_files([file])] for file in inside]
         except OSError as error:
             raise ConfigError(f"{path} can't be read", found=str(error)) from error
@@ -100,11 +105,8 @@ def _root(module: str, file: Path) -> Path | None:
 
 def _strings(file: Path) -> Iterator[str]:
     """The strings of a module's text that may be a relative path of a file that it reads."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    written = {id(part) for node in ast.walk(tree) if _writes(node) for part in ast.walk(node)}
+    tree = _parsed(file)
+    written = {id(part) for node in ast.walk(tree) for part in _written(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in written:
             name = node.value
@@ -112,26 +114,35 @@ def _strings(file: Path) -> Iterator[str]:
                 yield name
 
 
-def _writes(node: ast.AST) -> bool:
-    """Whether a part of a text is `open(name, "w")` or the like, `Path(name).open("a")`, `.write_text(…)`."""
+def _written(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of `open(name, "w")`, `Path(name).open("a")` or `Path(name).write_text(…)` that may be the
+    name.
+    """
     if not isinstance(node, ast.Call):
-        return False
+        return
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    given = [
-        one.value for one in [*node.args, *(k.value for k in node.keywords)] if isinstance(one, ast.Constant)
-    ]
-    return called in ("write_text", "write_bytes") or (
-        called == "open" and any(isinstance(one, str) and one[:1] in "wax" and len(one) <= 3 for one in given)
-    )
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    if called == "open" and any(isinstance(one, ast.Constant) and _is_mode(one.value) for one in given):
+        yield from ast.walk(node)
+    elif called in ("write_text", "write_bytes"):
+        yield from ast.walk(node.func)
+
+
+def _is_mode(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[wax][bt+]*", value) is not None
+
+
+def _parsed(file: Path) -> ast.AST:
+    """A module's text, or nothing where it can't be read: its import then says why."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return ast.Module([], [])
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
     """The dotted names that a module's text may import, each after the packages it lies in."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _with_packages(alias.name)
