@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from fute.choosing.remarks import remarks
 from fute.cli.main import main
 from fute.outcomes import expected, remember, why_none
 from fute.project import Project
@@ -131,6 +132,17 @@ def test_what_to_know_of_the_models_needs_no_call(folder, rank):
     out = rank("d")[1]
     assert [line for line in warnings if line not in out] == []
     assert Project(folder).budget.spent == before
+
+
+def test_only_the_best_are_compared_with_each_other(folder, monkeypatch):
+    """Of 100,000 models all pairs would be too many."""
+    names = ["good", "unsure", "always"]
+    assert "unsure answers U like good." in remarks(Project(folder), "d", names)
+    monkeypatch.setattr("fute.choosing.remarks._COMPARED", 1)
+    assert remarks(Project(folder), "d", names) == []
+    assert remarks(Project(folder), "d", names[::-1]) == [
+        "Nearly all texts of U get the same answer from always."
+    ]
 
 
 def test_with_three_outcomes_each_model_that_can_have_an_accuracy_has_an_expected_one(folder, rank):

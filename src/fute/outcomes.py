@@ -10,7 +10,6 @@ from typing import Any
 from fute.core.errors import FuteError
 from fute.core.files import write_atomically
 from fute.core.labels import matching
-from fute.core.types import TaskEmbedding
 from fute.labelling.asking import faults_of
 from fute.project import Project
 from fute.selection.expected import FEWEST_DATASETS, Expected, Outcome, expect
@@ -49,8 +48,9 @@ def expected(project: Project, dataset: str, similarity: Similarity = "map") -> 
         some = [e for e in models if e.name in reached]
         scores = cosines(project.space.get(other), some, similarity).tolist()
         outcomes += [Outcome(other, e.name, s, reached[e.name]) for e, s in zip(some, scores, strict=True)]
-    here = cosines(project.space.get(dataset), able, similarity).tolist()
-    return expect(outcomes, {e.name: score for e, score in zip(able, here, strict=True)})
+    asked = [e for e in models if e.name in able]
+    here = cosines(project.space.get(dataset), asked, similarity).tolist()
+    return expect(outcomes, {e.name: score for e, score in zip(asked, here, strict=True)})
 
 
 def why_none(project: Project, dataset: str) -> str:
@@ -61,12 +61,14 @@ def why_none(project: Project, dataset: str) -> str:
     return f"No expected accuracy: outcomes of {n} of the {FEWEST_DATASETS} datasets needed (`--accuracy`)."
 
 
-def _able(project: Project, dataset: str) -> list[TaskEmbedding]:
+def _able(project: Project, dataset: str) -> set[str]:
     """The models of the space that answer the labels of a dataset of it."""
-    labels = project.space.get(dataset).labels
+    entries = project.space.entries()
+    (labels,) = [entry.labels for entry in entries if entry.name == dataset]
     if len(labels) < 2:  # scores, texts or spans
-        return []
-    return [e for e in project.space.embeddings("model") if matching(e.labels, labels) is not None]
+        return set()
+    models = [entry for entry in entries if entry.kind == "model"]
+    return {entry.name for entry in models if matching(entry.labels, labels) is not None}
 
 
 def _counting(project: Project, dataset: str) -> dict[str, dict[str, float]]:

@@ -11,11 +11,14 @@ from fute.choosing.leaks import leaks
 from fute.core.errors import FuteError, listing
 from fute.project import Project
 
+# Of a ranking's models so many are compared, each with all others: the best.
+_COMPARED = 100
+
 
 def remarks(project: Project, dataset: str, models: Sequence[str]) -> list[str]:
-    """Sentences on models of the space: those that fute.yaml doesn't name any more, or whose labels aren't
-    just the dataset's; leaks; and doubts. What can't be told, and why, is a sentence too: a ranking needs
-    nothing but the space.
+    """Sentences on models of the space, given best first: those that fute.yaml doesn't name any more, or
+    whose labels aren't just the dataset's; leaks; and doubts, of the first 100. What can't be told, and why,
+    is a sentence too: a ranking needs nothing but the space.
     """
     named = {section.name for section in project.sections}
     gone = [name for name in models if name not in named]
@@ -25,7 +28,7 @@ def remarks(project: Project, dataset: str, models: Sequence[str]) -> list[str]:
     parts: dict[str, Callable[[], list[str]]] = {
         "labels": partial(_labels, project, dataset, models),
         "leaks": partial(leaks, project, dataset, list(models)),
-        "doubts": partial(doubts, project, models),
+        "doubts": partial(doubts, project, models[:_COMPARED]),
     }
     if dataset not in {d.name for d in project.config.datasets}:
         found.append(f"{dataset}: no longer in fute.yaml, so nothing is known of its rows.")
