@@ -101,7 +101,9 @@ def test_all_are_the_baselines_and_those_that_ask(project):
 
 def test_a_name_is_found_in_any_case_and_a_wrong_one_is_refused(project):
     assert choose(project, "d", "prompt", against=["mi_g + cbm"]).ways[-1].name == "MI_G + CBM"
-    with refused(ConfigError, 'no baseline "SPEL"', 'Did you mean "SPELL"?', "baselines, all"):
+    with refused(
+        ConfigError, 'no baseline "SPEL"', 'Did you mean "SPELL"?', "baselines, hybrid, direct, all"
+    ):
         choose(project, "d", "prompt", against=["SPEL"])
 
 

@@ -81,7 +81,11 @@ def test_the_whole_way_from_init_to_map(project):
     assert chosen["candidates"] == ["smol-review", "smol-recommend", "smol-chat"]
     assert [way["name"] for way in chosen["ways"]] == ["fute", "fute + MI_G", "MI"]
     assert chosen["performances"] == [truth[name] for name in chosen["candidates"]]
-    assert chosen["ways"][0]["scores"] == [scores[name] for name in chosen["candidates"]]
+    assert chosen["ways"][0]["scores"] == pytest.approx([scores[name] for name in chosen["candidates"]])
+    assert sum(line["p_best"] for line in chosen["ranking"]["ranking"]) == pytest.approx(1)
+    assert all(
+        low <= p <= high for p, (low, high) in zip(chosen["performances"], chosen["intervals"], strict=True)
+    )
 
     listed = json_of("space", "ls", *at)
     assert listed["space"] == ranking["space"]

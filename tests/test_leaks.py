@@ -88,7 +88,7 @@ def test_who_was_trained_on_rows_of_the_dataset_is_named(folder):
     apart = sum(text in held_out for text, _ in REVIEWS[:10])
     assert 0 < apart < 10
     warning = f"leaky, sibling: trained on 10 of the 24 rows of d, {apart} of them held out."
-    assert choose(project, "d", "model").warnings == (warning,)
+    assert choose(project, "d", "model").warnings[0] == warning
     assert leaks(project, "d", ["leaky"]) == [warning.replace(", sibling", "")]
     assert leaks(project, "d", ["clean", "told"]) == []
 

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fute.choosing import choose
 from fute.core.errors import ConfigError, DataError
 from fute.project import Project
-from fute.selection.compare import compare, doubts
+from fute.selection.baselines.prompts import score_prompts
+from fute.selection.compare import compare, share_interval
 from fute.selection.racing import race
 
 
@@ -32,17 +34,60 @@ def looking_up(right, asked=None):
 # --- Races ------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 400), st.integers(0, 5))
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(2, 400), st.integers(0, 5))
 def test_a_race_never_spends_more_and_asks_nothing_twice(k, rows, budget, seed):
     right, asked = bernoulli([0.5] * k, rows, seed), []
-    if budget < k:
-        with pytest.raises(DataError, match="an evaluation for each"):
-            race(np.zeros(k), rows, budget, looking_up(right))
-        return
     raced = race(np.zeros(k), rows, budget, looking_up(right, asked), seed)
     assert len(asked) == len(set(asked)) == raced.evaluations <= budget
     assert raced.seen.tolist() == [sum(c == i for c, _ in asked) for i in range(k)]
-    assert np.isfinite(raced.scores).all()
+    assert raced.right.tolist() == [sum(right[c, r] for c, r in asked if c == i) for i in range(k)]
+    assert ((raced.scores > 0) & (raced.scores < 1)).all()
+    assert not raced.short
+
+
+def test_a_budget_below_one_evaluation_each_starts_from_the_best_by_the_prior():
+    """Of three equal rounds for eight, four and two, ten evaluations don't pay for the first: the four of the
+    highest prior start, and two go on.
+    """
+    prior = [0.1, 0.9, 0.5, 0.7, 0.2, 0.3, 0.8, 0.4]
+    raced = race(prior, 50, 10, looking_up(np.zeros((8, 50), dtype=bool)))
+    assert (raced.seen.tolist(), raced.evaluations) == ([0, 4, 1, 1, 0, 0, 4, 0], 10)
+    assert np.argsort(-raced.scores).tolist() == np.argsort(-np.array(prior)).tolist()
+    assert race([0.1, 0.9], 50, 2, looking_up(np.zeros((2, 50), dtype=bool))).evaluations == 2
+    with pytest.raises(DataError, match="an evaluation for each of two"):
+        race([0.1, 0.9], 50, 1, looking_up(np.zeros((2, 50), dtype=bool)))
+
+
+def test_a_race_ends_where_no_more_rows_can_be_had():
+    """Of the second round's 16 rows only 5 are given: those count, and no others, for both that were left."""
+    right = bernoulli([0.2, 0.9, 0.3, 0.8])
+
+    def evaluate(candidates, rows):
+        return right[np.ix_(candidates, rows if len(candidates) == 4 else rows[:5])]
+
+    raced = race(np.zeros(4), 400, 64, evaluate)
+    assert (raced.seen.tolist(), raced.evaluations, raced.short) == ([8, 13, 8, 13], 42, True)
+    rows = np.random.default_rng(0).permutation(400)[:13]
+    assert raced.right[[1, 3]].tolist() == right[[1, 3]][:, rows].sum(axis=1).tolist()
+    nothing = race([1, 2], 400, 64, lambda candidates, rows: np.zeros((2, 0), dtype=bool))
+    assert (nothing.evaluations, nothing.short) == (0, True)
+
+
+def test_the_same_evaluations_with_another_prior():
+    right = np.zeros((4, 400), dtype=bool)
+    right[3, ::2] = True
+    raced, other = race([1, 2, 3, 4], 400, 8, looking_up(right)), [0.3, 0.1, 0.2, 0.9]
+    assert raced.with_prior([1, 2, 3, 4]) == pytest.approx(raced.scores)
+    assert raced.seen.tolist() == [1, 1, 3, 3]
+    z = (np.array(other) - np.mean(other)) / np.std(other)
+    mean = (raced.right[2:].sum() + 1) / (6 + 2)
+    prior = 1 / (1 + np.exp(-(np.log(mean / (1 - mean)) + 0.2 * z[2:])))
+    assert raced.with_prior(other)[2:] == pytest.approx((raced.right[2:] + 10 * prior) / 13)
+
+
+def test_who_is_always_right_is_not_estimated_above_one():
+    raced = race([5, 1], 10, 20, looking_up(np.ones((2, 10), dtype=bool)))
+    assert 1 > raced.scores[0] > raced.scores[1] > 0.9
 
 
 def test_half_go_on_in_each_round():
@@ -75,11 +120,13 @@ def test_the_prior_decides_where_few_rows_are_seen_and_not_where_many_are():
 
 
 def test_the_estimate_of_a_candidate_by_hand():
-    """Two candidates, 10 rows each, 8 and 4 right: m = 0.6, z = ±1, so (8 + 10 · 0.65) / 20 and …"""
+    """Two candidates, 10 rows each, 8 and 4 right: m = 13/22, of odds 13 : 9; z = ±1 makes them e^±0.2 as
+    large, so the first's prior is 1.764 / 2.764 = 0.638 and the second's 0.542.
+    """
     right = np.zeros((2, 10), dtype=bool)
     right[0, :8], right[1, :4] = True, True
     raced = race([3, 1], 10, 20, looking_up(right))
-    assert raced.scores == pytest.approx([(8 + 6.5) / 20, (4 + 5.5) / 20])
+    assert raced.scores == pytest.approx([(8 + 6.382) / 20, (4 + 5.418) / 20], abs=1e-4)
 
 
 # --- Comparisons ------------------------------------------------------------------------------------------
@@ -112,17 +159,42 @@ def test_candidates_without_a_score_stand_last_and_are_never_taken():
     assert (none.scores, none.picks, none.metrics) == ((None,) * 3, (), None)
 
 
-def test_doubts_name_constant_and_equal_candidates():
-    answers = np.zeros((3, 100, 2))
-    answers[0, :, 0] = 1
-    answers[1, :98, 1], answers[1, 98:, 0] = 1, 1
-    answers[2, :97, 1], answers[2, 97:, 0] = 1, 1
-    similar = np.array([[1, 0.9995, 0.3], [0.9995, 1, 0.5], [0.3, 0.5, 1]])
-    assert doubts(["a", "b", "c"], answers, similar) == [
-        "Nearly all texts get the same label from a, b.",
-        "b answers U like a.",
-    ]
-    assert doubts(["c"], answers[2:], np.eye(1)) == []
+def test_scores_that_differ_by_rounding_are_equal():
+    """A prompt and the same with its two labels exchanged tell equally much of the texts."""
+    rng = np.random.default_rng(3)
+    apart = 0
+    for _ in range(50):
+        one = rng.dirichlet([0.5] * 3, 40)
+        scores = score_prompts([one, one[:, [2, 0, 1]]])
+        for name in ("MI", "MI_G", "LocalE", "MDL_M", "GlobalE", "MI + CBM", "MI_G + CBM"):
+            apart += scores[name][0] != scores[name][1]
+            way = compare("d", ["a", "b"], {name: scores[name]}, [0.2, 0.6], 40).ways[0]
+            assert way.picks == ("a", "b"), name
+            assert way.metrics["performance"] == pytest.approx(0.4), name
+    assert apart > 50, "without it, rounding would choose"
+
+
+def test_where_nobody_is_ever_right_there_is_no_rate_and_no_regret():
+    metrics = compare("d", ["a", "b"], {"w": [2, 1]}, [0, 0], 9).ways[0].metrics
+    assert metrics.keys() & {"performance_rate", "regret@1", "regret@3"} == set()
+    assert (metrics["performance"], metrics["rank_of_best"], metrics["spearman"]) == (0, 1.5, 0)
+    assert metrics["ndcg_linear"] == metrics["ndcg_exponential"] == 1
+
+
+@given(st.integers(1, 200), st.data())
+def test_the_interval_of_a_share_is_scipys(n, data):
+    hits = data.draw(st.integers(0, n))
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(0.9, method="wilson")
+    assert share_interval(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_comparison_says_how_sure_its_accuracies_are():
+    found = compare("d", ["a", "b"], {"w": [2, 1]}, [0.5, 1], 20, evaluated={"w": [8, 3]})
+    assert found.intervals == (share_interval(0.5, 20), share_interval(1, 20))
+    said = json.loads(json.dumps(found.as_dict()))
+    assert said["intervals"][1] == pytest.approx([20 / (20 + 1.645**2), 1], abs=1e-4)
+    assert (said["ways"][0]["evaluated"], said["ways"][0]["evaluations"]) == ([8, 3], 11)
+    assert compare("d", ["a"], {"w": [2]}, None, 0).intervals is None
 
 
 # --- Choosing in a project --------------------------------------------------------------------------------
@@ -177,7 +249,14 @@ def test_choosing_takes_the_model_that_does_the_task(project):
 
 def test_baselines_race_and_truth_stand_beside_it(project):
     found = choose(project, "d", "model", against=["MI", "MI_G"], truth=True, budget=40)
-    assert [way.name for way in found.ways] == ["fute", "fute + MI_G", "MI", "MI_G", "race"]
+    assert [way.name for way in found.ways] == [
+        "fute",
+        "fute + MI_G",
+        "MI",
+        "MI_G",
+        "race",
+        "fute + MI_G + race",
+    ]
     by_name = {way.name: way for way in found.ways}
     assert found.performances[0] == 1
     assert found.performances[1] == 0
@@ -186,7 +265,7 @@ def test_baselines_race_and_truth_stand_beside_it(project):
     assert by_name["race"].picks == ("good",)
     assert set(by_name["MI"].picks) == {"good", "turned"}, "what turns labels round tells as much of them"
     assert by_name["fute + MI_G"].picks == ("good",)
-    assert found.warnings[0] == "Nearly all texts get the same label from always."
+    assert found.warnings[0] == "Nearly all texts of U get the same answer from always."
 
 
 def test_what_cannot_be_chosen_from_is_said(project):

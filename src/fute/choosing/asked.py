@@ -20,11 +20,14 @@ _NEEDS = "prompts on a local LLM"
 
 def _spell(case: Case) -> Scored:
     prompts = _prompts(case)
-    asked = case.ask([Familiarity(box) for box in prompts.values()], case.seen)
-    answered = [asked[box.name] for box in prompts.values()]
+    labelled = case.ask([Familiarity(box) for box in prompts.values()], case.seen)
+    places = [i for i, box in prompts.items() if box.name in labelled.answered]
+    if not places:
+        raise next(iter(labelled.failures.values()))
+    answered = [labelled.answered[case.boxes[i].name] for i in places]
     kept = common_rows(answered, case.seen)
     read = np.stack([one.predictions[np.searchsorted(one.rows, kept), 0] for one in answered])
-    return some("SPELL", case, list(prompts), familiarity(read), _NEEDS)
+    return some("SPELL", case, places, familiarity(read), _NEEDS, labelled.failures)
 
 
 def _self_select(case: Case) -> Scored:
@@ -32,7 +35,10 @@ def _self_select(case: Case) -> Scored:
     reply = Reply(next(iter(prompts.values())))
 
     def ask(question: str) -> Written:
-        one = case.ask([reply], Corpus([Input(question)]))[reply.name]
+        labelled = case.ask([reply], Corpus([Input(question)]))
+        for failure in labelled.failures.values():
+            raise failure
+        one = labelled.answered[reply.name]
         if not len(one.rows) and not one.failed:
             raise BudgetError("a cap of `budget:` kept the LLM from being asked")
         return as_written(one.answers[0] if len(one.rows) else one.failed[0])

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import about_labels, answers_labels, right
 from fute.choosing.asked import ASKED
-from fute.choosing.case import Case, Way, common_rows, scored
+from fute.choosing.case import Case, Scored, Way, answering, at, common_rows, scored, why
+from fute.choosing.doubts import doubts
 from fute.choosing.evidence import EVIDENCE
 from fute.choosing.leaks import leaks
 from fute.choosing.names import named
-from fute.core.errors import ConfigError, listing
+from fute.choosing.trying import DIRECT, racing
+from fute.core.errors import BudgetError, ConfigError, listing
 from fute.core.progress import Progress, silent
-from fute.core.types import Floats
 from fute.data.dataset import Dataset
 from fute.labelling.runner import Answered
 from fute.outcomes import remember
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
-from fute.selection.compare import Comparison, compare, doubts
+from fute.selection.compare import Comparison, compare
 from fute.selection.fusion import standardised
-from fute.selection.racing import race
-from fute.space.similarity import Similarity, cosine_matrix, cosines
+from fute.selection.rank import rank
+from fute.space.similarity import Similarity
 
 What = Literal["prompt", "model"]
-OURS, HYBRID, RACE = "fute", "fute + MI_G", "race"
+OURS, HYBRID, RACE, HYBRID_RACE = "fute", "fute + MI_G", "race", "fute + MI_G + race"
 # Those that need more than the candidates' answers to texts without labels.
-OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE}
+OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE, **DIRECT}
 _ALL: Mapping[What, Sequence[str]] = {
     "prompt": [*PROMPT_BASELINES, *ASKED],
     "model": [*PROMPT_BASELINES, *EVIDENCE],
@@ -58,18 +60,22 @@ def choose(
     "fute" are the similarities of task embeddings. "fute + MI_G" adds, both standardised, the mutual
     information of a candidate's answers to the dataset's texts. Baselines see these texts too, without
     labels: those of the rows that `test` holds out, or all where it holds none out. That takes a call for
-    each candidate and text, which is kept.
+    each candidate and text, which is kept. A candidate that fails on these texts is left out, with a warning;
+    one that answers fewer than half of those that it was asked for has no score by its answers.
 
     Args:
         project: after `run`.
         dataset: one of its datasets with classes; without labels there is neither truth nor race.
         what: which candidates.
-        against: other ways, by name: of `PROMPT_BASELINES` ("baselines", or None, for all of them), or of
-            `OTHERS` ("all" for those that fit `what`, too). Those of `EVIDENCE` see the labels of the rows
-            that are not held out. Without any, and without `truth` and `budget`, nothing is asked.
+        against: other ways, by name: of `PROMPT_BASELINES` ("baselines", or None, for all of them),
+            "fute + MI_G" ("hybrid"), or of `OTHERS` ("direct" for all of `DIRECT`; "all" for the baselines
+            and those of the others, but for `DIRECT`, that fit `what`). Those of `EVIDENCE` and `DIRECT` see
+            the labels of the rows that are not held out. Without any, and without `truth` and `budget`,
+            nothing is asked.
         truth: also the accuracy on the rows held out, and how good each way's order is by it. It is kept for
             what to expect on other datasets (`fute.outcomes`).
-        budget: also race on this many labelled evaluations, on the rows that are not held out.
+        budget: also race on this many labelled evaluations, on the rows that are not held out. Where the
+            hybrid is scored too, "fute + MI_G + race" is what the race's evaluations say with it as prior.
         transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
             dataset. Then only `EVIDENCE` can be set beside "fute".
         similarity: as for `fute.selection.rank.rank`; unless given "map", and "inputs" for `transfer`.
@@ -78,53 +84,116 @@ def choose(
     Raises:
         ConfigError: no such dataset or candidates, no rows held out for the truth, no classes, an unknown
             baseline, or one that needs the same labels of all.
-        ModelError: the failure of the first candidate that fails.
+        ModelError: all candidates fail; the failure of the first.
     """
-    groups = {"baselines": list(PROMPT_BASELINES), "all": list(EVIDENCE) if transfer else _ALL[what]}
-    ways = named(["baselines"] if against is None else against, [*PROMPT_BASELINES, *OTHERS], groups)
-    free = [name for name in ways if name in PROMPT_BASELINES]
-    if transfer and (free or truth or budget is not None):
+    groups = {
+        "baselines": list(PROMPT_BASELINES),
+        "hybrid": [HYBRID],
+        "direct": list(DIRECT),
+        "all": list(EVIDENCE) if transfer else _ALL[what],
+    }
+    known = [*PROMPT_BASELINES, HYBRID, *OTHERS]
+    ways = named(["baselines"] if against is None else against, known, groups)
+    of_answers = [name for name in ways if name in PROMPT_BASELINES or name == HYBRID]
+    by_labels = [*of_answers, *(name for name in ways if name in DIRECT)]
+    if transfer and (by_labels or truth or budget is not None):
         raise ConfigError(
             "models that answer other labels have no accuracy here, and no such baselines",
             expected=f"`--transfer` alone, or against some of {listing(EVIDENCE)}",
-            found=listing([*free, *(["accuracy"] if truth else []), *(["budget"] if budget else [])]),
+            found=listing([*by_labels, *(["accuracy"] if truth else []), *(["budget"] if budget else [])]),
         )
     target = project.target(dataset)
     train, held_out = _rows(project, dataset, truth, budget)
     stored = {e.name: e for e in project.space.embeddings("model")}
     able = [m for m in project.models if m.name in stored and (what == "model" or "template" in m.provenance)]
     boxes = [m for m in able if transfer or answers_labels(m, train)]
-    others = [] if transfer else about_labels(able, train)
+    warnings = [] if transfer else about_labels(able, train)
     if not boxes:
         raise ConfigError(
             f"no {what} of the space answers the labels of {dataset}",
             expected=f"the labels {listing(train.labels)}",
-            found=" ".join(others) or None,
+            found=" ".join(warnings) or None,
             fix="`fute run` embeds the models; `fute rank` ranks those with other labels, too",
         )
-    embeddings = [stored[box.name] for box in boxes]
-    names = [box.name for box in boxes]
     case = Case(project, boxes, train, held_out if len(held_out) else train, progress, offline)
-    similar = cosines(target, embeddings, similarity or ("inputs" if transfer else "map"))
-    scores: dict[str, NDArray[Any]] = {OURS: similar}
-    rows, warnings, performances = 0, [*others, *leaks(project, dataset, names)], None
-    if truth or free:
-        answered = case.ask(boxes, case.seen)
-        answers, rows = _probabilities(case, answered)
-        warnings += doubts(names, answers, cosine_matrix(embeddings))
-        scores[HYBRID] = standardised(similar) + standardised([mutual_information_g(p) for p in answers])
-        scores |= score_prompts(answers, free)
-        if truth:
-            performances, rows = _truth(case, answered)
-            if rows == len(held_out):
-                remember(project, dataset, dict(zip(names, performances.tolist(), strict=True)))
+    answered: Mapping[str, Answered] = {}
+    if truth or of_answers:
+        labelled = case.ask(boxes, case.seen)
+        answered, boxes = labelled.answered, [box for box in boxes if box.name in labelled.answered]
+        if not boxes:
+            raise next(iter(labelled.failures.values()))
+        case = replace(case, boxes=boxes)
+        warnings += [f"{name} is left out, it fails: {why(f)}" for name, f in labelled.failures.items()]
+    names = [box.name for box in boxes]
+    warnings += [*leaks(project, dataset, names), *doubts(project, names)]
+    ranking = rank(target, [stored[name] for name in names], similarity or ("inputs" if transfer else "map"))
+    by_name = {line.name: line.score for line in ranking.candidates}
+    similar = np.array([by_name[name] for name in names])
+    made = {OURS: Scored(similar)}
+    rows_seen, performances, rows = 0, None, 0
+    if answered:
+        by_answers, rows_seen = _by_answers(case, answered, similar, of_answers)
+        made |= by_answers
+        rows = rows_seen
+    if truth:
+        performances, rows = _truth(case, answered)
+        if rows == len(held_out):
+            remember(project, dataset, dict(zip(names, performances.tolist(), strict=True)))
     for name in [name for name in ways if name in OTHERS]:
-        made = scored(name, partial(OTHERS[name], case), len(boxes))
-        scores[name] = made.scores
-        warnings += made.notes
+        made[name] = scored(name, partial(OTHERS[name], case), len(boxes))
     if budget is not None:
-        scores[RACE] = _race(case, similar, budget)
-    return compare(dataset, names, scores, performances, rows, warnings)
+        made |= _races(case, similar, budget, made.get(HYBRID))
+    return compare(
+        dataset,
+        names,
+        {name: one.scores for name, one in made.items()},
+        performances,
+        rows,
+        [*warnings, *(note for one in made.values() for note in one.notes)],
+        evaluated={name: one.evaluated for name, one in made.items() if one.evaluated is not None},
+        ranking=ranking,
+        rows_seen=rows_seen,
+    )
+
+
+def _by_answers(
+    case: Case, answered: Mapping[str, Answered], similar: NDArray[np.float64], names: Sequence[str]
+) -> tuple[dict[str, Scored], int]:
+    """The hybrid's scores and those of the baselines of these names, from the rows that all have answered who
+    answer at least half; and how many rows these are.
+    """
+    several = [answered[box.name] for box in case.boxes]
+    places = answering(several)
+    free = [name for name in names if name != HYBRID]
+    few = listing(box.name for i, box in enumerate(case.boxes) if i not in places)
+    notes = [f"Fewer than half of the rows are answered by {few}: no score by answers."] if few else []
+    if not places:
+        nothing = np.full(len(several), np.nan)
+        return {HYBRID: Scored(nothing, tuple(notes)), **{name: Scored(nothing) for name in free}}, 0
+    kept = common_rows([several[i] for i in places], case.seen)
+    labels = case.seen.labels
+    answers = [
+        several[i].probabilities_of(labels)[np.searchsorted(several[i].rows, kept)].astype(np.float64)
+        for i in places
+    ]
+    if 2 * len(kept) < len(case.seen):
+        notes.append(
+            f"Scores by answers compare {len(kept)} of {len(case.seen)} rows: those that all have answered."
+        )
+    spread = [mutual_information_g(p) for p in answers]
+    found = {HYBRID: standardised(similar[places]) + standardised(spread), **score_prompts(answers, free)}
+    made = {name: Scored(at(places, scores, case)) for name, scores in found.items()}
+    made[HYBRID] = replace(made[HYBRID], notes=tuple(notes))
+    return made, len(kept)
+
+
+def _races(case: Case, prior: NDArray[np.float64], budget: int, hybrid: Scored | None) -> dict[str, Scored]:
+    other = None if hybrid is None or np.isnan(hybrid.scores).all() else hybrid.scores
+    names = [RACE] if other is None else [RACE, HYBRID_RACE]
+    try:
+        return dict(zip(names, racing(case, prior, budget, other), strict=True))
+    except BudgetError as error:
+        return {RACE: Scored(np.full(len(prior), np.nan), (f"race can't choose: {why(error)}",))}
 
 
 def _rows(project: Project, dataset: str, truth: bool, budget: int | None) -> tuple[Dataset, Dataset]:
@@ -132,19 +201,11 @@ def _rows(project: Project, dataset: str, truth: bool, budget: int | None) -> tu
     train, held_out = project.datasets[dataset]
     if train.output != "class":
         raise ConfigError(f"dataset {dataset} has no classes", found=f"output {train.output}")
-    if train.targets is None and (truth or budget is not None):
-        raise ConfigError(f"dataset {dataset} has no labels", fix="leave `--accuracy` and `--budget` out")
-    if truth and not len(held_out):
+    if truth and not len(held_out) and train.targets is not None:
         raise ConfigError(f"dataset {dataset} holds no rows out", fix="set `test: 0.5` in fute.yaml")
+    if (train.targets is None and budget is not None) or (truth and held_out.targets is None):
+        raise ConfigError(f"dataset {dataset} has no labels", fix="leave `--accuracy` and `--budget` out")
     return train, held_out
-
-
-def _probabilities(case: Case, answered: Mapping[str, Answered]) -> tuple[Floats, int]:
-    """The probabilities (k, n, C) of the dataset's labels, for the n rows that all have answered; and n."""
-    several = [answered[box.name] for box in case.boxes]
-    kept = common_rows(several, case.seen)
-    labels = case.seen.labels
-    return np.stack([a.probabilities_of(labels)[np.searchsorted(a.rows, kept)] for a in several]), len(kept)
 
 
 def _truth(case: Case, answered: Mapping[str, Answered]) -> tuple[NDArray[np.float64], int]:
@@ -155,13 +216,3 @@ def _truth(case: Case, answered: Mapping[str, Answered]) -> tuple[NDArray[np.flo
     those = np.array(sorted(asked), dtype=np.intp)
     found = [right(box, case.seen, answered[box.name])[those].mean() for box in case.boxes]
     return np.array(found), len(those)
-
-
-def _race(case: Case, prior: NDArray[np.float64], budget: int) -> NDArray[np.float64]:
-    def evaluate(candidates: Sequence[int], rows: Sequence[int]) -> NDArray[np.bool_]:
-        chosen = [case.boxes[i] for i in candidates]
-        part = case.train.take(np.asarray(rows))
-        answered = case.ask(chosen, part)
-        return np.stack([right(box, part, answered[box.name]) for box in chosen])
-
-    return race(prior, len(case.train), budget, evaluate, case.project.config.seed).scores

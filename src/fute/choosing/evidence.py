@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fute.choosing.case import Case, Scored, Way, common_rows, some
+from fute.choosing.case import Case, Scored, Way, answering, common_rows, some
 from fute.core.errors import ConfigError
 from fute.core.types import Floats
 from fute.data.corpus import fit
@@ -22,12 +22,17 @@ from fute.surrogates.features import Features
 
 def _by_answers(case: Case) -> Scored:
     boxes = {i: box for i, box in enumerate(case.boxes) if box.output == "class"}
-    asked = case.ask(list(boxes.values()), case.train)
-    answered = [asked[box.name] for box in boxes.values()]
+    labelled = case.ask(list(boxes.values()), case.train)
+    if not labelled.answered:
+        raise next(iter(labelled.failures.values()), ConfigError("no candidate answers classes"))
+    places = [i for i, box in boxes.items() if box.name in labelled.answered]
+    places = [places[i] for i in answering([labelled.answered[boxes[i].name] for i in places])]
+    answered = [labelled.answered[boxes[i].name] for i in places]
     kept = common_rows(answered, case.train)
     labels = case.train.classes[kept]
     scores = [leep(one.predictions[np.searchsorted(one.rows, kept)], labels) for one in answered]
-    return some("LEEP", case, list(boxes), np.array(scores), "classes as answers")
+    needs = "a class as the answer to half of the rows"
+    return some("LEEP", case, places, np.array(scores), needs, labelled.failures)
 
 
 def _by_states(name: str, score: Callable[[Floats, ArrayLike], float], case: Case) -> Scored:

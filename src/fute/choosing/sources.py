@@ -22,6 +22,7 @@ from fute.methods.registry import Methods
 from fute.project import Project
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
 from fute.selection.compare import Comparison, compare
+from fute.selection.rank import rank
 from fute.space.similarity import Similarity, cosines
 from fute.surrogates.base import DEFAULT_SURROGATE
 
@@ -80,13 +81,15 @@ def choose_source(
         )
     names = [e.name for e in sources]
     case = _Sources(project, dataset, names, similarity, progress)
-    scores: dict[str, NDArray[np.float64]] = {"fute": _similar(target, sources, similarity)}
+    ranking = rank(target, sources, _of(target, similarity))
+    by_name = {line.name: line.score for line in ranking.candidates}
+    scores = {"fute": np.array([by_name[name] for name in names])}
     notes: list[str] = []
     for name in chosen:
         made = scored(name, partial(ways[name], case), len(names))
         scores[name] = made.scores
         notes += made.notes
-    return compare(dataset, names, scores, None, 0, notes)
+    return compare(dataset, names, scores, None, 0, notes, ranking=ranking)
 
 
 def _ways() -> Mapping[str, Callable[[_Sources], Scored]]:
@@ -121,8 +124,12 @@ def _by_embedder(embedder: Embedder, case: _Sources) -> Scored:
 def _similar(
     target: TaskEmbedding, sources: Sequence[TaskEmbedding], similarity: Similarity
 ) -> NDArray[np.float64]:
-    is_vector = target.right.shape == (1, 1)  # of which "inputs" would be the square, without its sign
-    return cosines(target, sources, "map" if is_vector else similarity)
+    return cosines(target, sources, _of(target, similarity))
+
+
+def _of(target: TaskEmbedding, similarity: Similarity) -> Similarity:
+    """Of a vector "inputs" would be the square of its cosine, without its sign."""
+    return "map" if target.right.shape == (1, 1) else similarity
 
 
 def _by_curves(case: _Sources) -> Scored:

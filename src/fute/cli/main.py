@@ -235,13 +235,14 @@ def rank(
     "--against",
     multiple=True,
     help="Beside it, other ways by their names, with commas between them; `baselines` for those that are "
-    "cheap, `all` for all.",
+    "cheap, `all` for all but `direct`: trying all candidates on 8 to 128 labelled rows.",
 )
 @click.option("--accuracy", is_flag=True, help="Show the truth beside it, on the rows that `test` holds out.")
 @click.option(
     "--budget",
     type=click.IntRange(min=1),
-    help="Also race: spend this many labelled evaluations on the candidates that may still be the best.",
+    help="Also race: spend this many labelled evaluations on the candidates that may still be the best. "
+    "With `--against hybrid`, also what they say together with that.",
 )
 @click.option(
     "--transfer",

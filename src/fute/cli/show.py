@@ -172,29 +172,46 @@ _METRICS = {
 
 
 def comparison(found: Comparison) -> None:
-    """Print what each way chooses, and how good its order is where the truth is known."""
+    """Print what each way chooses, how sure fute is, and how good each order is where the truth is known."""
     known = found.performances is not None
+    chances = {} if found.ranking is None else {c.name: c.p_best for c in found.ranking.candidates}
+    sure = any(chance is not None for chance in chances.values())
     columns = [("way", "left"), ("takes", "left")]
+    columns += [("P(best)", "right")] if sure else []
     if not known:
         columns += [("then", "left")]
     else:
-        columns += [("accuracy", "right"), *((heading, "right") for heading in _METRICS.values())]
+        columns += [("accuracy", "right"), ("90 % interval", "left")]
+        columns += [(heading, "right") for heading in _METRICS.values()]
     rows = []
-    for way in found.ways:
+    for number, way in enumerate(found.ways):
         row = [way.name, f"{len(way.picks)} are equal" if len(way.picks) > 1 else "".join(way.picks) or "–"]
+        if sure:  # of the ranking, which is the first way's
+            row += [f"{sum(chances[name] or 0 for name in way.picks):.2f}" if number == 0 else ""]
         if not known:
             row += [", ".join(_runners_up(way, found.candidates))]
         elif way.metrics is None:
             row += ["–"] * (len(columns) - len(row))
         else:
-            row += [f"{way.metrics['performance']:.3f}", *(f"{way.metrics[name]:.3f}" for name in _METRICS)]
+            row += [f"{way.metrics['performance']:.3f}", _interval(found, way)]
+            row += [f"{way.metrics[name]:.3f}" if name in way.metrics else "–" for name in _METRICS]
         rows.append(row)
     count = len(found.candidates)
     table(f"{count} candidate{'s' if count > 1 else ''} for {found.dataset}", columns, rows)
+    if found.ranking is not None and found.ranking.verdict:
+        stdout().print(Text(f"{found.ways[0].name}: {found.ranking.verdict}", "yellow"))
     if found.performances is not None:
         best = max(zip(found.performances, found.candidates, strict=True))
         click.echo(f"The best is {best[1]} with {best[0]:.3f}, on {found.rows} rows held out.")
     warnings(found.warnings)
+
+
+def _interval(found: Comparison, way: Way) -> str:
+    """That of the accuracy of what the way takes, if it is one candidate."""
+    if found.intervals is None or len(way.picks) != 1:
+        return ""
+    low, high = found.intervals[found.candidates.index(way.picks[0])]
+    return f"{low:.3f} … {high:.3f}"
 
 
 def warnings(found: Sequence[str]) -> None:

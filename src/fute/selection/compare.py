@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fute.core.errors import DataError, listing
+from fute.core.errors import DataError
 from fute.selection.metrics import measure
+from fute.selection.rank import Ranking
 
-# A label that so many texts get leaves nothing to tell them apart by.
-_CONSTANT = 0.98
-# A cosine of two models above this: they are one model under two names, or nearly.
-_ALIKE = 0.999
+# Scores closer than this are equal: sums in another order differ by less.
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,27 @@ class Way:
 
     Attributes:
         name: such as "fute" or "MI".
-        scores: (k,), one per candidate, higher is better; units are its own. None where it can't score one.
+        scores: (k,), one per candidate, higher is better, with 9 digits after the point; units are its own.
+            None where it can't score one.
         picks: the candidates with the highest score; several are a tie, and none is where it can score none.
         metrics: how good its order is (`fute.selection.metrics.measure`), where the truth is known; those
-            that it can't score stand last, tied.
+            that it can't score stand last, tied. Where all candidates reach 0 there is no rate and no regret.
+        evaluated: (k,), on how many labelled rows each candidate was evaluated, if its scores come from that.
     """
 
     name: str
     scores: tuple[float | None, ...]
     picks: tuple[str, ...]
     metrics: Mapping[str, float] | None = None
+    evaluated: tuple[int, ...] | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How many labelled evaluations, each of one candidate on one row, it took."""
+        return sum(self.evaluated or ())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "evaluations": self.evaluations}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Comparison:
         rows: how many rows of the dataset the performances come from, or without these how many the baselines
             saw, without labels.
         warnings: what to know of the candidates.
+        ranking: the candidates by the similarity of task embeddings, with what a bootstrap says of it.
+        rows_seen: how many rows the baselines saw: those that all candidates with a score have answered.
     """
 
     dataset: str
@@ -56,9 +70,23 @@ class Comparison:
     performances: tuple[float, ...] | None
     rows: int
     warnings: tuple[str, ...] = ()
+    ranking: Ranking | None = None
+    rows_seen: int = 0
+
+    @property
+    def intervals(self) -> tuple[tuple[float, float], ...] | None:
+        """The 90 % interval of each performance, if that is a share of the rows."""
+        if self.performances is None or not self.rows or max(self.performances) > 1:
+            return None
+        return tuple(share_interval(share, self.rows) for share in self.performances)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "ways": [vars(way) for way in self.ways]}
+        return {
+            **vars(self),
+            "ways": [way.as_dict() for way in self.ways],
+            "intervals": self.intervals,
+            "ranking": None if self.ranking is None else self.ranking.as_dict(),
+        }
 
 
 def compare(
@@ -68,15 +96,20 @@ def compare(
     performances: ArrayLike | None,
     rows: int,
     warnings: Sequence[str] = (),
+    *,
+    evaluated: Mapping[str, ArrayLike] = MappingProxyType({}),
+    ranking: Ranking | None = None,
+    rows_seen: int = 0,
 ) -> Comparison:
-    """Who picks what, and how good that is.
+    """Who picks what, and how good that is. Scores that differ by rounding are equal.
 
     Args:
         dataset: its name.
         candidates: k names.
         scores: of each way, (k,), higher is better; NaN where it can't score a candidate.
         performances: (k,), not negative, or None.
-        rows, warnings: as in `Comparison`.
+        evaluated: as in `Way`, of the ways that have it.
+        rows, warnings, ranking, rows_seen: as in `Comparison`.
 
     Raises:
         DataError: no candidates, or scores that are infinite or too few.
@@ -90,8 +123,13 @@ def compare(
                 f"{name} gives no score to each of the {len(candidates)} candidates",
                 found=f"{values.shape} with {int(np.isinf(values).sum())} infinite",
             )
-        ways.append(_way(name, candidates, values, truth))
-    return Comparison(dataset, tuple(candidates), tuple(ways), truth, rows, tuple(warnings))
+        way = _way(name, candidates, values.round(_DIGITS), truth)
+        if name in evaluated:
+            way = replace(way, evaluated=tuple(np.asarray(evaluated[name]).tolist()))
+        ways.append(way)
+    return Comparison(
+        dataset, tuple(candidates), tuple(ways), truth, rows, tuple(warnings), ranking, rows_seen
+    )
 
 
 def _way(
@@ -103,30 +141,30 @@ def _way(
     ordered = np.where(known, values, values[known].min() - 1)
     picks = tuple(c for c, value in zip(candidates, ordered, strict=True) if value == ordered.max())
     scores = tuple(v if there else None for v, there in zip(values.tolist(), known, strict=True))
-    return Way(name, scores, picks, None if truth is None else measure(ordered, truth))
+    return Way(name, scores, picks, None if truth is None else _measured(ordered, truth))
 
 
-def doubts(names: Sequence[str], probabilities: NDArray[Any], similar: NDArray[np.float64]) -> list[str]:
-    """What makes candidates doubtful: answers that hardly depend on the text, and pairs that answer alike.
+def _measured(ordered: NDArray[np.float64], truth: Sequence[float]) -> dict[str, float]:
+    """All metrics; where the best performance is 0, those that aren't relative to it."""
+    if max(truth) > 0:
+        return measure(ordered, truth)
+    kept = measure(ordered, np.ones(len(truth)))  # equal performances, whatever they are
+    relative = ("performance_rate", "regret")
+    return {name: value for name, value in kept.items() if not name.startswith(relative)} | {
+        "performance": 0.0
+    }
 
-    Args:
-        names: k.
-        probabilities: (k, n, C), their answers to the dataset's texts.
-        similar: (k, k), cosines of their task embeddings.
+
+def share_interval(share: float, n: int, level: float = 0.9) -> tuple[float, float]:
+    """The interval of a share of n rows that holds the share of all rows there could be, in `level` of cases:
+    `(p + z²/2n ± z √(p (1 − p)/n + z²/4n²)) / (1 + z²/n)`, z the normal quantile; within 0 and 1.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    found = []
-    constant = [
-        name for name, answers in zip(names, probabilities, strict=True) if _most(answers) >= _CONSTANT
-    ]
-    if constant:
-        found.append(f"Nearly all texts get the same label from {listing(constant)}.")
-    for i in range(len(names)):
-        twins = [names[j] for j in range(i) if similar[i, j] > _ALIKE]
-        if twins:
-            found.append(f"{names[i]} answers U like {listing(twins)}.")
-    return found
+    from scipy.stats import norm
 
-
-def _most(answers: NDArray[Any]) -> float:
-    """The share of the label that most of the answers (n, C) are."""
-    return float(np.bincount(answers.argmax(axis=1)).max() / len(answers))
+    z = float(norm.ppf((1 + level) / 2))
+    middle = share + z**2 / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
