@@ -89,11 +89,11 @@ def layer_means(folder, inputs):
 
 
 def test_evidence_is_that_of_each_models_own_states_and_answers(project):
-    names = ["LEEP", "LogME", "H-score", "kNN", "probe"]
+    names, of_training = ["LEEP", "LogME", "H-score", "kNN", "probe"], ["DataSize", "TextEmb", "SEmb"]
     found = choose(project, "d", "model", transfer=True, against=["all"])
     assert found.candidates == ("lexicon", "length", "one", "two")
     ways = {way.name: way for way in found.ways}
-    assert list(ways) == ["fute", *names]
+    assert list(ways) == ["fute", *names, *of_training]
     train = project.datasets["d"][0]
     answers = project.ask(project.models, train).answered
     assert ways["LEEP"].scores == pytest.approx(
@@ -109,6 +109,43 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
     assert any("LogME needs hidden states" in w and "lexicon, length" in w for w in found.warnings)
     target, models = project.space.get("d"), [project.space.get(name) for name in found.candidates]
     assert ways["fute"].scores == pytest.approx([cosine(target, m, "inputs") for m in models])
+
+
+def test_what_a_model_was_trained_on_is_compared_with_the_dataset(project):
+    """Of two's training data nothing is known; one's are the texts of the dataset "sizes"."""
+    found = choose(project, "d", "model", transfer=True, against=["datasize,textemb,semb"])
+    ways = {way.name: way for way in found.ways}
+    assert ways["DataSize"].scores == (None, None, 16, None)
+    for name, surrogate in (("TextEmb", str(project.folder / "tiny")), ("SEmb", Surrogate().id)):
+        features = Features(Surrogate(surrogate, dtype="float32"))
+        mine, theirs = (features(project.datasets[d][0].inputs).mean(0) for d in ("d", "sizes"))
+        by_hand = mine @ theirs / np.linalg.norm(mine) / np.linalg.norm(theirs)
+        assert ways[name].scores[2] == pytest.approx(by_hand, abs=1e-3), name
+        missing = f"{name} needs `trained_on:` of a model: it has no score for lexicon, length, two."
+        assert missing in found.warnings
+    assert not any("SEmb is the same" in warning for warning in found.warnings)
+
+
+def test_where_no_training_data_are_told_that_is_said(project, tmp_path):
+    """And through the default surrogate TextEmb is SEmb, of models and of datasets."""
+    config = (project.folder / "fute.yaml").read_text().replace("surrogate: tiny\n", "")
+    lines = [line for line in config.splitlines() if "transformers:" not in line]
+    for name in ("d", "same", "sizes", "u"):
+        (tmp_path / f"{name}.jsonl").write_text((project.folder / f"{name}.jsonl").read_text())
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    (tmp_path / "fute.yaml").write_text("\n".join(lines))
+    opened = Project(tmp_path)
+    opened.run()
+    found = choose(opened, "d", "model", transfer=True, against=["DataSize"])
+    assert found.ways[1].picks == ()
+    assert any("DataSize can't choose: it needs what models were trained on" in w for w in found.warnings)
+    same = "SEmb is the same as TextEmb here: the project's surrogate is the one that SEmb reads."
+    assert choose_source(opened, "d", against=["TextEmb", "SEmb"]).warnings == (same,)
+    told = "\n".join(lines).replace("labels: [long, short]", "labels: [long, short], trained_on: sizes.jsonl")
+    (tmp_path / "fute.yaml").write_text(told)
+    found = choose(Project(tmp_path), "d", "model", transfer=True, against=["TextEmb", "SEmb"])
+    assert same in found.warnings
+    assert found.ways[1].scores == found.ways[2].scores
 
 
 def test_states_are_made_once(project):

@@ -17,6 +17,7 @@ from fute.choosing.doubts import doubts
 from fute.choosing.evidence import EVIDENCE
 from fute.choosing.leaks import leaks
 from fute.choosing.names import named
+from fute.choosing.trained import TRAINED
 from fute.choosing.trying import DIRECT, racing
 from fute.core.errors import BudgetError, ConfigError, listing
 from fute.core.progress import Progress, silent
@@ -34,10 +35,10 @@ from fute.space.similarity import Similarity
 What = Literal["prompt", "model"]
 OURS, HYBRID, RACE, HYBRID_RACE = "fute", "fute + MI_G", "race", "fute + MI_G + race"
 # Those that need more than the candidates' answers to texts without labels.
-OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE, **DIRECT}
+OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE, **TRAINED, **DIRECT}
 _ALL: Mapping[What, Sequence[str]] = {
     "prompt": [*PROMPT_BASELINES, *ASKED],
-    "model": [*PROMPT_BASELINES, *EVIDENCE],
+    "model": [*PROMPT_BASELINES, *EVIDENCE, *TRAINED],
 }
 
 
@@ -77,7 +78,7 @@ def choose(
         budget: also race on this many labelled evaluations, on the rows that are not held out. Where the
             hybrid is scored too, "fute + MI_G + race" is what the race's evaluations say with it as prior.
         transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
-            dataset. Then only `EVIDENCE` can be set beside "fute".
+            dataset. Then only `EVIDENCE` and `TRAINED` can be set beside "fute".
         similarity: as for `fute.selection.rank.rank`; unless given "map", and "inputs" for `transfer`.
         progress, offline: as for `labelling.runner.label`.
 
@@ -90,7 +91,7 @@ def choose(
         "baselines": list(PROMPT_BASELINES),
         "hybrid": [HYBRID],
         "direct": list(DIRECT),
-        "all": list(EVIDENCE) if transfer else _ALL[what],
+        "all": [*EVIDENCE, *TRAINED] if transfer else _ALL[what],
     }
     known = [*PROMPT_BASELINES, HYBRID, *OTHERS]
     ways = named(["baselines"] if against is None else against, known, groups)
@@ -99,7 +100,7 @@ def choose(
     if transfer and (by_labels or truth or budget is not None):
         raise ConfigError(
             "models that answer other labels have no accuracy here, and no such baselines",
-            expected=f"`--transfer` alone, or against some of {listing(EVIDENCE)}",
+            expected=f"`--transfer` alone, or against some of {listing([*EVIDENCE, *TRAINED])}",
             found=listing([*by_labels, *(["accuracy"] if truth else []), *(["budget"] if budget else [])]),
         )
     target = project.target(dataset)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from fute.core.errors import listing
+from fute.core.types import Input
 from fute.data.corpus import Corpus
 from fute.data.overlap import overlapping
 from fute.models.section import TrainedOn
@@ -27,8 +29,7 @@ def leaks(project: Project, dataset: str, models: list[str]) -> list[str]:
     train, held_out = project.datasets[dataset]
     found = []
     for files, names in trained.items():
-        others = [item for file in files for item in _read(project, file).inputs]
-        seen = overlapping([*train.inputs, *held_out.inputs], others)
+        seen = overlapping([*train.inputs, *held_out.inputs], texts_of(project, files))
         if seen.any():
             rows = f"{np.count_nonzero(seen)} of the {len(seen)} rows of {dataset}"
             apart = f", {np.count_nonzero(seen[len(train) :])} of them held out" if len(held_out) else ""
@@ -36,6 +37,10 @@ def leaks(project: Project, dataset: str, models: list[str]) -> list[str]:
     return found
 
 
-def _read(project: Project, file: TrainedOn) -> Corpus:
-    columns = file.model_dump(exclude={"path"})
-    return Corpus.from_file(project.folder / file.path, drop_empty=True, **columns)
+def texts_of(project: Project, files: Sequence[TrainedOn]) -> list[Input]:
+    """The texts of training data, those of a file each once. Raises DataError where a file can't be read."""
+    found: list[Input] = []
+    for file in files:
+        columns = file.model_dump(exclude={"path"})
+        found += Corpus.from_file(project.folder / file.path, drop_empty=True, **columns).inputs
+    return found

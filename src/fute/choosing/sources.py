@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fute.api import Embedder
 from fute.choosing.case import Scored, scored
 from fute.choosing.names import named
+from fute.choosing.trained import SAME
 from fute.core.errors import ConfigError
 from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
@@ -89,6 +90,8 @@ def choose_source(
         made = scored(name, partial(ways[name], case), len(names))
         scores[name] = made.scores
         notes += made.notes
+    if {"text-emb", "SEmb"} <= scores.keys() and project.embedder.surrogate.id == DEFAULT_SURROGATE:
+        notes.append(SAME)
     return compare(dataset, names, scores, None, 0, notes, ranking=ranking)
 
 
