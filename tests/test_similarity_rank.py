@@ -412,6 +412,7 @@ def test_all_that_may_well_be_as_good_as_the_first_are_contenders():
     assert str(ranking).endswith(
         "Too close to call: a, c, e. About 3.1 × as many texts would tell a from c, e."
     )
+    assert "About 100 × as many" in replace(ranking, more_texts=99.7).verdict
     alike = replace(ranking, inseparable=("e",))
     assert alike.verdict == (
         "Too close to call: a, c, e. About 3.1 × as many texts would tell a from c. "

@@ -98,9 +98,8 @@ class Ranking:
         line = f"Too close to call: {listing(names)}."
         if self.more_texts is not None:
             others = [name for name in names[1:] if name not in self.inseparable]
-            line += (
-                f" About {self.more_texts:.2g} × as many texts would tell {names[0]} from {listing(others)}."
-            )
+            times = f"{float(f'{self.more_texts:.2g}'):g}"  # 100, where two digits alone make it 1e+02
+            line += f" About {times} × as many texts would tell {names[0]} from {listing(others)}."
         if self.inseparable:
             much = f"{_MOST_TIMES:.0f} × as many texts"
             line += f" Not even {much} would tell {names[0]} from {listing(self.inseparable)}."
