@@ -198,6 +198,33 @@ def test_a_model_that_fails_on_the_rows_is_named_with_why(rank):
     assert {line["name"]: line["accuracy"] for line in found["ranking"]}["fails"] is None
 
 
+SHY = """
+import json, sys
+for line in sys.stdin:
+    got = json.loads(line)
+    said = {"label": "pos" if "good" in got["text"] else "neg"}
+    if got["text"].startswith("Our") and "was good" in got["text"]:
+        said = {"error": "no comment"}
+    print(json.dumps({"id": got["id"], **said}), flush=True)
+"""
+
+
+def test_rows_that_a_model_left_without_an_answer_are_counted(folder, rank):
+    (folder / "shy.py").write_text(SHY)
+    with (folder / "fute.yaml").open("a") as config:
+        config.write(f'\n  - {{name: shy, command: ["{sys.executable}", "shy.py"], labels: [neg, pos]}}\n')
+    project = Project(folder)
+    project.run()
+    said = [item.text for item in project.datasets["d"][1].inputs]
+    silent = sum(text.startswith("Our") and "was good" in text for text in said)
+    assert 1 < silent < 10
+    code, out, err = rank("d", "--accuracy")
+    assert code == 0
+    assert cells(out, "shy")[-2] == f"{1 - silent / 20:.3f}"
+    assert f"shy: {silent} rows have no answer and count as wrong" in err
+    assert json.loads(rank("d", "--accuracy", "--json")[1])["unanswered"] == {"shy": silent}
+
+
 def test_a_cap_that_keeps_models_from_rows_is_named(folder, rank):
     spent = Project(folder).budget.spent.calls
     with (folder / "fute.yaml").open("a") as config:
