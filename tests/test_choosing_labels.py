@@ -32,12 +32,13 @@ def breaks(texts):
 """
 WORDS = ["film", "book", "song", "play", "meal", "trip", "game", "hotel", "phone", "course"]
 TEXTS = [f"{a} {w} {b}" for w in WORDS for a in ("The", "Our long") for b in ("was good", "was bad")]
-# Some texts are answered with a label, all others with an error.
+# Where a text says "was", each of these answers if one of its words stands there, and else with an error.
+ANSWERED = {"shy": ["meal"], "mute": [], "early": WORDS[:7], "late": WORDS[3:]}
 SHY = """
 import json, sys
 for line in sys.stdin:
     got = json.loads(line)
-    shy = "was" in got["text"] and ("meal" not in got["text"] or sys.argv[1] == "mute")
+    shy = "was" in got["text"] and not any(word in got["text"] for word in sys.argv[1:])
     said = {"error": "no comment"} if shy else {"label": "pos" if "good" in got["text"] else "neg"}
     print(json.dumps({"id": got["id"], **said}), flush=True)
 """
@@ -52,7 +53,8 @@ def project_of(folder, *names, more="", dataset="test: 0.5"):
     write(folder / "u.jsonl", "\n".join(json.dumps({"text": t.replace("was", "is")}) for t in TEXTS))
     models = []
     for n in names:
-        how = f'command: ["python", "shy.py", "{n}"]' if n in ("shy", "mute") else f'python: "mymodels:{n}"'
+        command = json.dumps(["python", "shy.py", *ANSWERED.get(n, [])])
+        how = f"command: {command}" if n in ANSWERED else f'python: "mymodels:{n}"'
         models.append(f"  - {{name: {n}, {how}, labels: [neg, pos]}}")
     content = ["corpus: {path: u.jsonl}", "method: {name: linear-probe, replicates: 20}"]
     content += [f"datasets: [{{name: d, path: d.jsonl, {dataset}}}]", "models:", *models]
@@ -262,6 +264,22 @@ def test_who_answers_few_rows_has_no_score_by_answers_but_an_accuracy(tmp_path, 
     assert found.performances[0] == meals / 20
     alone = choose(project_of(tmp_path / "alone", name), "d", "model", against=["MI"], truth=True)
     assert (ways_of(alone)["MI"].picks, alone.rows_seen) == ((), 0)
+
+
+def test_a_comparison_on_few_common_rows_says_so(tmp_path):
+    """Each of two answers most rows, both together fewer than half: MI sees these alone."""
+    project = project_of(tmp_path, "early", "late")
+    held_out = project.datasets["d"][1]
+    both = [row for row, item in enumerate(held_out.inputs) if any(w in item.text for w in WORDS[3:7])]
+    assert 0 < len(both) < 10
+    found = choose(project, "d", "model", against=["MI"], truth=True)
+    assert (found.rows, found.rows_seen) == (20, len(both))
+    assert (
+        f"Scores by answers compare {len(both)} of 20 rows: those that all have answered." in found.warnings
+    )
+    hits = sum("good" in held_out.inputs[row].text for row in both) / len(both)
+    entropy = -sum(p * np.log(p) for p in (hits, 1 - hits))
+    assert ways_of(found)["MI"].scores == pytest.approx((entropy, entropy))
 
 
 def test_where_nobody_is_right_the_rest_is_still_shown(tmp_path):
