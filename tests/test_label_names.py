@@ -168,7 +168,7 @@ def test_a_mapping_from_labels_that_are_not_there_is_refused(folder):
     config = (folder / "fute.yaml").read_text()
     (folder / "fute.yaml").write_text(config.replace('"0": negative', '"O": negative'))
     with refused(ConfigError, "model fitted", 'no label "O"', "0, 1"):
-        _ = Project(folder).models
+        raise Project(folder).broken["fitted"]
     (folder / "fute.yaml").write_text(config.replace("pos: positive}", "pos: negative}"))
     with refused(ConfigError, "model short needs at least two different labels", "negative"):
-        _ = Project(folder).models
+        raise Project(folder).broken["short"]

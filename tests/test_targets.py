@@ -151,7 +151,7 @@ def test_a_project_of_scores_texts_and_spans_runs_from_end_to_end(tmp_path):
     write(tmp_path / "overlap.py", OVERLAP)
     write(
         tmp_path / "u.csv",
-        csv_text([["text"], *[[f"{w} is here. {w} or {v}?"] for w in words for v in words[:3]]]),
+        csv_text([["text"], *[[f"{w} is here. {v} or {v} then?"] for w in words for v in words[:3]]]),
     )
     rows = [[f"{w} here", f"{v} here", str(float(w == v))] for w in words for v in words[:3]]
     write(tmp_path / "alike.csv", csv_text([["a", "b", "how"], *rows]))
@@ -164,6 +164,7 @@ def test_a_project_of_scores_texts_and_spans_runs_from_end_to_end(tmp_path):
     for name in ("alike", "asked", "said"):
         assert project.rank(name).best.name == "overlap"
         assert project.rank(name).best.score != 0
+    assert project.rank("alike").best.score > 0.05  # both say how alike the halves are
     assert project.run().embedded == ()
     assert project.space.get("asked").provenance["task"] == "span"
     with refused(ConfigError, "dataset alike has no accuracy", "`output` is score"):

@@ -97,7 +97,7 @@ def self_select(prompts: Sequence[Prompt], task: str, ask: Callable[[str], Writt
         raise ConfigError("choosing needs at least two prompts", found=f"{len(prompts)}")
     written = ask(meta_prompt(prompts, task))
     numbers = {str(i): (str(i),) for i in range(1, len(prompts) + 1)}
-    answer = Verbalizer(numbers).parse(written.text)
+    answer = Verbalizer(numbers).parse(written.text, finished=written.finished)
     scores = np.zeros(len(prompts))
     if answer is None:
         return Selected(scores, None, written.text, _failure(written))
