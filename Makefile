@@ -15,8 +15,8 @@ help:  ## list the targets
 demo: $(VENV)/.demo  ## rank prompts and models for two datasets, and draw the map, into fute-demo/
 	$(BIN)/fute demo
 
-test: $(VENV)/.dev  ## run the tests
-	$(BIN)/pytest
+test: $(VENV)/.dev  ## run the tests, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
