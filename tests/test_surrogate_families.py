@@ -1,6 +1,7 @@
 """Every family of surrogate: how it reads, what a prefix does to it, and what the methods make of it."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -108,9 +109,10 @@ def test_every_number_that_is_tuned_has_a_gradient_of_its_own(surrogate, kind):
         for name, tensor in adapter.tensors.items()
         if tensor.grad is None or (tensor.grad == 0).any()
     }
-    # A bias of keys shifts all scores of a query alike: softmax doesn't see it.
-    allowed = ("key.bias", "k_proj.bias", "c_attn.bias")
-    assert {name: share for name, share in zeros.items() if not name.endswith(allowed)} == {}
+    # A bias of keys shifts all scores of a query alike: softmax doesn't see it. Nor does it see the query of
+    # a decoder's first token, which has itself alone to attend to (on some CPUs a rounding is left of it).
+    allowed = re.compile(r"(key|k_proj|c_attn)\.bias$|^decoder\..*(SelfAttention\.q|self_attn\.q_proj)\.")
+    assert {name: share for name, share in zeros.items() if not allowed.search(name)} == {}
 
 
 def test_the_gradient_of_a_prefix_is_that_of_finite_differences(surrogate):
@@ -188,7 +190,7 @@ def test_the_three_estimators_are_what_they_say(bert, estimator, combine):
     gradients = list(naive_gradients(model, training, training.head_start, range(20)))
     for piece, name in zip(pieces, dict(model.named_parameters()), strict=True):
         expected = combine(torch.stack([g[name] for g in gradients])).numpy()
-        assert piece == pytest.approx(expected, rel=1e-3, abs=1e-5 * float(expected.max()) + 1e-20), name
+        assert piece == pytest.approx(expected, rel=1e-3, abs=1e-5 * float(expected.max()) + 1e-18), name
 
 
 def test_sampled_targets_come_from_the_model(bert):

@@ -78,7 +78,7 @@ def test_quantisation_arrives(tmp_path, bits):
     made, plain = local(tmp_path, f"quantize: {bits}"), local(tmp_path)
     assert made.quantize == bits
     assert bits[0] in made.provenance["quantised"]
-    assert plain.provenance["quantised"] is None
+    assert plain.provenance["quantised"] == "gguf Q4_1"  # as its weights are
     assert made.fingerprint != plain.fingerprint
 
 
