@@ -37,12 +37,16 @@ FIGURES: dict[str, tuple[Callable[[], list[Input]], str, float]] = {
 }
 
 
-def paper_prompts(dtype: str) -> list[PromptedLLM]:
+def paper_prompts(dtype: str, compile: bool = False) -> list[PromptedLLM]:
     """The paper's 10 instructions for sentiment."""
     prompts = [p for p in load_family("sentiment-paper").prompts if not p.reason]
     return [
         PromptedLLM(
-            LLM, Prompt(PromptTemplate(p.template), Verbalizer(dict(p.labels))), name=p.id, dtype=dtype
+            LLM,
+            Prompt(PromptTemplate(p.template), Verbalizer(dict(p.labels))),
+            name=p.id,
+            dtype=dtype,
+            compile=compile,
         )
         for p in prompts
     ]

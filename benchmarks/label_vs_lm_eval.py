@@ -18,8 +18,10 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.label_shared import paper_prompts, together
 from benchmarks.texts import reviews
+from fute.core.runtime import choose_dtype
 from fute.core.types import Floats, Input
 from fute.models.prompted import PromptedLLM
+from fute.weights import amx
 from fute.weights.load import load_causal_lm, load_tokenizer
 
 _TEXTS = 60
@@ -37,7 +39,8 @@ class _Theirs:
 
 
 def measure(name: str) -> Figure:
-    boxes = paper_prompts("auto")
+    # Where layers run as amx.cpp, compiling takes a second; elsewhere half a minute, as long as fute's run.
+    boxes = paper_prompts("auto", compile=amx.may_take("llama", choose_dtype("auto")))
     inputs = sorted([*reviews("imdb", _TEXTS // 2, 230), *reviews("rotten_tomatoes", _TEXTS // 2)], key=len)
     with tempfile.TemporaryDirectory() as folder:
         load_causal_lm(boxes[0].weights, boxes[0].dtype).save_pretrained(folder)
