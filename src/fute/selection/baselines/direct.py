@@ -18,7 +18,9 @@ def drawn_rows(rows: int, n: int, seed: int) -> NDArray[np.int64]:
         ConfigError: n isn't 1 to `rows`.
     """
     if not 1 <= n <= rows:
-        raise ConfigError("more rows can't be labelled than there are", expected=f"1 to {rows}", found=str(n))
+        raise ConfigError(
+            f"{n} rows can't be labelled: there are {rows}", expected=f"1 to {rows}", found=str(n)
+        )
     return np.random.default_rng(seed).permutation(rows)[:n]
 
 
