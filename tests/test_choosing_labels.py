@@ -124,7 +124,8 @@ def test_direct_evaluation_is_the_accuracy_on_the_drawn_rows(four):
         assert ways[f"direct-{n}"].scores[2] == pytest.approx((is_long == drawn.classes).mean())
         assert ways[f"direct-{n}"].evaluated == (n,) * 4
     assert ways["direct-32"].scores == (None,) * 4
-    assert any(warning.startswith("direct-32 can't choose: more rows") for warning in found.warnings)
+    lacking = "direct-32 can't choose: 32 rows can't be labelled: there are 20"
+    assert any(warning.startswith(lacking) for warning in found.warnings)
     asked = four.budget.spent.calls
     choose(four, "d", "model", against=["direct-16"])
     assert four.budget.spent.calls == asked, "a smaller draw is in a larger one"
