@@ -35,7 +35,7 @@ from fute.core.types import Output
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.models.kinds import KINDS
-from fute.models.section import ModelSection
+from fute.models.section import ModelSection, local
 from fute.presets import with_preset
 from fute.surrogates.base import DEFAULT_SURROGATE
 
@@ -142,11 +142,6 @@ def read_source(kind: type[_Data], source: CorpusConfig | DatasetConfig, folder:
         return kind.from_file(folder / source.path, encoding=source.encoding, **source.columns)
     name = local(folder, str(source.hf))
     return kind.from_hub(name, config=source.config, split=source.split, **source.columns)
-
-
-def local(folder: Path, name: str) -> str:
-    """A name as it is, or the path of what lies in the folder under it."""
-    return str(folder / name) if (folder / name).exists() else name
 
 
 def _kind_of(model: Any) -> str | None:

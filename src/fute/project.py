@@ -22,7 +22,7 @@ from fute.api import (
     model_provenance,
     predictions_in,
 )
-from fute.config import DatasetConfig, ProjectConfig, local, read_project, read_source
+from fute.config import DatasetConfig, ProjectConfig, read_project, read_source
 from fute.core.errors import (
     BudgetError,
     ConfigError,
@@ -46,7 +46,7 @@ from fute.models.base import BlackBox, Price, Usage, check_labels
 from fute.models.prices import prices
 from fute.models.prompted import PromptedLLM
 from fute.models.prompting import PromptSection
-from fute.models.section import Here, ModelSection
+from fute.models.section import Here, ModelSection, local
 from fute.models.timing import seconds
 from fute.presets import options_of
 from fute.selection.rank import Ranking, rank

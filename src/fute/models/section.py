@@ -35,8 +35,13 @@ class Here:
     held_out: Callable[[Path], Collection[Input]] = lambda path: ()
 
     def local(self, name: str) -> str:
-        """A name as it is, or the path of what lies in the folder under it."""
-        return str(self.folder / name) if (self.folder / name).exists() else name
+        """As `local`, of its folder."""
+        return local(self.folder, name)
+
+
+def local(folder: Path, name: str) -> str:
+    """A name as it is, or the path of what lies in the folder under it."""
+    return str(folder / name) if (folder / name).exists() else name
 
 
 class TrainedOn(Section):

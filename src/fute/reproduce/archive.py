@@ -28,15 +28,10 @@ def pack(folder: Path, conditions: Conditions, to: Path) -> None:
                     archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
-def unpack(file: Path, folder: Path, conditions: Conditions) -> int:
-    """Put back what isn't there, of those parts that were made under the same conditions.
-
-    Returns:
-        How many files that were.
-    """
+def unpack(file: Path, folder: Path, conditions: Conditions) -> None:
+    """Put back what isn't there, of those parts that were made under the same conditions."""
     if not file.is_file():
-        return 0
-    count = 0
+        return
     with storing(file), zipfile.ZipFile(file) as archive:
         made_under = json.loads(archive.read(_CONDITIONS))
         same = [Path(part) for part in conditions if made_under.get(part) == conditions[part]]
@@ -45,5 +40,3 @@ def unpack(file: Path, folder: Path, conditions: Conditions) -> int:
             known = any(Path(name).is_relative_to(part) for part in same) and ".." not in Path(name).parts
             if known and not to.is_file():
                 write_atomically(to, archive.read(name))
-                count += 1
-    return count
