@@ -2,12 +2,14 @@
 
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fute.cli.main import main
 from fute.core.errors import FuteError
 
 
@@ -30,3 +32,16 @@ def refused(kind: type[FuteError], *words: str) -> Iterator[None]:
         yield
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in the message:\n{caught.value}"
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Run `fute` with these arguments in this process: its exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["fute", *arguments])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()

@@ -1,12 +1,11 @@
 """The command line on wrong input: exit code 2, one message that says what to do, nothing half done."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from fute.cli.main import main
-from tests.helpers import csv_text, write
+from tests.helpers import command, csv_text, write
 
 REVIEWS = [
     ["text", "label"],
@@ -76,16 +75,7 @@ def fute(project, monkeypatch, capsys):
     """`fute(...)` in the project's folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(project)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fute", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(command, monkeypatch, capsys)
 
 
 CASES = {

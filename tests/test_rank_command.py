@@ -3,15 +3,16 @@
 import json
 import shutil
 import sys
+from functools import partial
 
 import pytest
 
 from fute.choosing.remarks import remarks
-from fute.cli.main import main
 from fute.outcomes import expected, remember, why_none
 from fute.project import Project
 from fute.selection.expected import Outcome, expect
 from fute.space.similarity import cosine
+from tests.helpers import command
 
 MODELS = """
 def good(texts):
@@ -70,16 +71,7 @@ def rank(folder, monkeypatch, capsys):
     """`rank(...)` in the project's folder: exit code, stdout and stderr of the command."""
     monkeypatch.chdir(folder)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fute", "rank", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(command, monkeypatch, capsys, "rank")
 
 
 def reach(folder, **accuracies):
