@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,23 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     )
     unpack(kept, grid.folder, conditions)
     try:
-        grid.run(progress)
+        grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, kept)))
         TransferResults.gather(scale, grid, evidence).save(out)
     finally:
         pack(grid.folder, conditions, kept)
+
+
+def _now_and_then(do: Callable[[], object], seconds: float = 600) -> Callable[[], None]:
+    """A function that does it when so long has passed since it was last done."""
+    last = time.monotonic()
+
+    def maybe() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            do()
+            last = time.monotonic()
+
+    return maybe
 
 
 def show_plan(what: str, scale: str, data: Path, work: Path, as_json: bool) -> None:

@@ -6,10 +6,12 @@ source models for this target is measured by (tables 1 and 2 of the paper).
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import string
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -117,27 +119,55 @@ class Transfer:
         return [task for task in self.tasks if task.group in self.recipe.sources]
 
     def pairs(self) -> Iterator[Pair]:
-        """All of them, in an order in which what is compared is complete early: in class, then across."""
-        for across in (False, True):
-            for group in dict.fromkeys(task.group for task in self.tasks):
-                for target in (task for task in self.tasks if task.group == group):
-                    inside = [
-                        s.name for s in self.sources if (s.group != group) == across and s.name != target.name
-                    ]
-                    for source in ([] if across else [NOTHING]) + inside:
-                        for base in self.recipe.bases:
-                            yield Pair(base, source, target)
-
-    def run(self, progress: Progress = silent, *, base: str | None = None, seed: int = 0) -> None:
-        """Fine-tune what isn't yet, of one base or of all. May be killed and started again, and several
-        processes may share the work by base.
+        """All of them, in an order in which what is compared is complete early: of one base after the other,
+        in class, then across.
         """
-        pairs = [pair for pair in self.pairs() if base in (None, pair.base.name)]
-        for done, pair in enumerate(pairs):
-            progress(f"fine-tuning ({pair.name})", done, len(pairs))
-            if not self._file(pair, seed).is_file():
-                self._run(pair, seed)
+        groups = list(dict.fromkeys(task.group for task in self.tasks))
+        for base, across, group in itertools.product(self.recipe.bases, (False, True), groups):
+            sources = [source.name for source in self.sources if (source.group != group) == across]
+            for target in (task for task in self.tasks if task.group == group):
+                for source in ([] if across else [NOTHING]) + sources:
+                    if source != target.name:
+                        yield Pair(base, source, target)
+
+    def run(
+        self, progress: Progress = silent, *, seed: int = 0, after: Callable[[], object] = lambda: None
+    ) -> None:
+        """Fine-tune what isn't yet. May be killed and started again, and several processes may share the
+        work: a pair that another one is at is waited for only when nothing else is left.
+
+        Args:
+            after: called after each pair.
+        """
+        pairs = list(self.pairs())
+        for wait in (False, True):
+            for done, pair in enumerate(pairs):
+                progress(f"fine-tuning ({pair.name})", done, len(pairs))
+                if self._file(pair, seed).is_file():
+                    continue
+                with self._alone(f"{pair.name.replace('/', '.')}-{seed}", wait=wait) as free:
+                    if free and not self._file(pair, seed).is_file():
+                        self._run(pair, seed)
+                        after()
         progress("fine-tuning", len(pairs), len(pairs))
+
+    @contextlib.contextmanager
+    def _alone(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold what is called so against other processes; False where one of them has it."""
+        from filelock import FileLock, Timeout
+
+        folder = self.folder / ".at-work"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def plan(self, seed: int = 0) -> list[Planned]:
         """What `run` would do."""
@@ -162,8 +192,10 @@ class Transfer:
         """The folder of a source model, fine-tuned first where it isn't there."""
         to = self._model(base, source)
         if not to.is_dir():
-            fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
-            self.losses(base, source)
+            with self._alone(f"model.{base.name}.{source.name}"):
+                if not to.is_dir():
+                    fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
+                    self.losses(base, source)
         return to
 
     def losses(self, base: BaseConfig, source: Task) -> list[float]:
