@@ -120,13 +120,15 @@ class Transfer:
 
     def pairs(self) -> Iterator[Pair]:
         """All of them, in an order in which what is compared is complete early: of one base after the other,
-        in class, then across.
+        in class, then across, with those groups first that are only targets.
         """
         groups = list(dict.fromkeys(task.group for task in self.tasks))
-        for base, across, group in itertools.product(self.recipe.bases, (False, True), groups):
-            sources = [source.name for source in self.sources if (source.group != group) == across]
+        across = sorted(groups, key=lambda group: group in self.recipe.sources)
+        parts = [(False, group) for group in groups] + [(True, group) for group in across]
+        for base, (is_across, group) in itertools.product(self.recipe.bases, parts):
+            sources = [source.name for source in self.sources if (source.group != group) == is_across]
             for target in (task for task in self.tasks if task.group == group):
-                for source in ([] if across else [NOTHING]) + sources:
+                for source in ([] if is_across else [NOTHING]) + sources:
                     if source != target.name:
                         yield Pair(base, source, target)
 
