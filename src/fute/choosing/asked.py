@@ -13,7 +13,7 @@ from fute.data.corpus import Corpus
 from fute.models.asides import Familiarity, Reply, as_written
 from fute.models.backends.base import Written
 from fute.models.prompted import PromptedLLM
-from fute.selection.baselines.asking import familiarity, self_select
+from fute.selection.baselines.asking import familiarity, meta_prompt, self_select
 
 _NEEDS = "prompts on a local LLM"
 
@@ -55,6 +55,15 @@ def _self_select(case: Case) -> Scored:
 
 
 ASKED: Mapping[str, Way] = {"SPELL": _spell, "Self-Select": _self_select}
+
+
+def question(case: Case) -> Input:
+    """What Self-Select asks.
+
+    Raises:
+        ConfigError: the candidates aren't prompts on one local LLM.
+    """
+    return Input(meta_prompt([box.prompt for box in _prompts(case).values()], _task(case)))
 
 
 def _prompts(case: Case) -> dict[int, PromptedLLM]:

@@ -514,17 +514,20 @@ def reproduce(
         if what.startswith("figure"):
             made: Any = experiment.draw_figure(what, scale, data, work, out, progress)
         elif what == "efficiency":
-            made = experiment.efficiency(scale, work, progress)
+            made = experiment.efficiency(scale, work, out, saved, progress)
         else:
             if not saved:
                 experiment.compute(what, scale, data, work, out, progress)
             made = experiment.tables(what, scale, out)
     if what.startswith("figure"):
         click.echo("\n".join(map(str, made)))
+    elif what == "efficiency":
+        if as_json:
+            show.print_json(made.model_dump())
+        else:
+            experiment.print_efficiency(made)
     elif as_json:
         show.print_json(made)
-    elif what == "efficiency":
-        experiment.print_efficiency(made)
     else:
         experiment.print_tables(made)
 

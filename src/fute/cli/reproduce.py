@@ -11,12 +11,13 @@ from fute.cli import show
 from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
 from fute.core.progress import Progress
-from fute.reproduce import figures, prompts
+from fute.project import Project
+from fute.reproduce import crossings, figures, prompts
 from fute.reproduce.archive import pack, unpack
-from fute.reproduce.efficiency import COSTS, costs, crossing
+from fute.reproduce.efficiency import Efficiency, measured
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import draw, source_models
-from fute.reproduce.prompts import GRIDS, open_grid, run_grid, saved_grids, table_of
+from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid, saved_grids, table_of
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
 
@@ -101,35 +102,27 @@ def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progre
     return [(out / what).with_suffix(ending) for ending in (".svg", ".png", ".html")]
 
 
-def efficiency(scale: str, work: Path, progress: Progress) -> dict[str, dict[str, Any]]:
-    """{grid: {way: costs}}, of those grids that table 3 has run."""
-    made = {}
-    for grid in GRIDS[scale]:
-        folder = work / "prompts" / grid
-        if (folder / ".fute").is_dir():
-            own = costs(folder, progress)
-            made[grid] = {
-                cost.way: {
-                    **cost._asdict(),
-                    "cheaper_from": {what: crossing(own[0], cost, what) for what in COSTS},
-                }
-                for cost in own
-            }
-    if not made:
-        raise ConfigError("no grid of prompts has run yet", fix="fute reproduce table3 --data DIR")
+def efficiency(scale: str, work: Path, out: Path, saved: bool, progress: Progress) -> Efficiency:
+    """What the grids that table 3 has run cost: measured, saved and drawn; or as it is saved."""
+    grids = [] if saved else complete_grids(work / "prompts", scale)
+    if not grids:
+        return Efficiency.load(out, scale)
+    made = Efficiency(
+        scale=scale, grids=[measured(folder.name, Project(folder), progress) for folder in grids]
+    )
+    made.save(out)
+    for one in made.grids:
+        for path in crossings.draw(one, out):
+            show.remark(str(path))
     return made
 
 
-def print_efficiency(made: dict[str, dict[str, Any]]) -> None:
-    for grid, lines in made.items():
-        columns = [("way", "left"), *((f"{what}: once + a dataset", "right") for what in COSTS)]
-        columns.append(("fute costs no more from … datasets on", "right"))
-        rows = []
-        for way, line in lines.items():
-            amounts = ["{:,.0f} + {:,.0f}".format(*line[what]) for what in COSTS]
-            since = ", ".join(f"{n or '–'} ({what})" for what, n in line["cheaper_from"].items())
-            rows.append([way, *amounts, "" if way == "fute" else since])
-        show.table(grid, columns, rows)
+def print_efficiency(made: Efficiency) -> None:
+    for one in made.grids:
+        columns = [(name, "left" if name == "way" else "right") for name in crossings.COLUMNS]
+        show.table(one.grid, columns, crossings.lines(one))
+        for sentence in crossings.sentences(one):
+            show.remark(sentence)
 
 
 def tables(what: str, scale: str, out: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -37,7 +37,7 @@ def write_picture(
         )
     _spread_limits(axes, all_points)
     _legends(axes, all_points, colours, shapes)
-    axes.set_title(_verbatim(title), loc="left", fontsize=11)
+    axes.set_title(verbatim(title), loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
@@ -45,7 +45,7 @@ def write_picture(
     figure.draw_without_rendering()  # what is beside the axes decides their size, and so where labels fit
     _label(axes, all_points)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=_no_date(path))
+    figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=no_date(path))
     write_atomically(path, buffer.getvalue())
 
 
@@ -54,11 +54,12 @@ def _diameter(point: Point) -> float:
     return 16.0 if point.kind == "dataset" else 9.0
 
 
-def _no_date(path: Path) -> dict[str, None] | None:
+def no_date(path: Path) -> dict[str, None] | None:
+    """Metadata with which equal pictures are equal files."""
     return {"Date": None} if path.suffix.lower() == ".svg" else None
 
 
-def _verbatim(text: str) -> str:
+def verbatim(text: str) -> str:
     """Text that matplotlib doesn't take for a formula."""
     return text.replace("$", r"\$")
 
@@ -86,7 +87,7 @@ def _label(axes: Any, all_points: Sequence[Point]) -> None:
         best = None
         for dx, dy, ha, va in _OFFSETS:
             text = axes.annotate(
-                _verbatim(point.name),
+                verbatim(point.name),
                 (point.x, point.y),
                 (dx, dy),
                 textcoords="offset points",
@@ -140,7 +141,7 @@ def _legends(
     from matplotlib.lines import Line2D
 
     def handle(label: str, marker: str, colour: str) -> Any:
-        return Line2D([], [], linestyle="", marker=marker, color=colour, label=_verbatim(label), markersize=8)
+        return Line2D([], [], linestyle="", marker=marker, color=colour, label=verbatim(label), markersize=8)
 
     tasks = [handle(task, "o", colour) for task, colour in colours.items()]
     kinds = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import string
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,8 +18,10 @@ from fute.config import PROJECT_FILE
 from fute.core.errors import MissingError
 from fute.core.files import write_atomically, writing
 from fute.core.progress import Progress, silent
-from fute.project import Project
+from fute.project import STATE_FOLDER, Project
 from fute.selection.metrics import mean_over_targets
+
+log = logging.getLogger("fute")
 
 
 class Recipe(NamedTuple):
@@ -93,6 +96,23 @@ def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:
     }
     write_atomically(folder / PROJECT_FILE, string.Template(recipe).substitute(values))
     return Project(folder)
+
+
+def complete_grids(work: Path, scale: str) -> list[Path]:
+    """The folders of the scale's grids in this one that `run_grid` has labelled and embedded: no prompt is
+    asked about U again. A remark names those that it has only begun.
+    """
+    complete = []
+    for folder in [work / grid for grid in GRIDS[scale]]:
+        if not (folder / STATE_FOLDER).is_dir():
+            continue
+        project = Project(folder)
+        missing = {section.name for section in project.sections} - {e.name for e in project.space.entries()}
+        if missing:
+            log.warning("%s is left out: %d prompts are not embedded yet", folder.name, len(missing))
+        else:
+            complete.append(folder)
+    return complete
 
 
 def _gemma() -> str:

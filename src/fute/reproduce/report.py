@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 
 from fute.choosing.candidates import HYBRID, OURS
 from fute.core.errors import ConfigError, FuteError
-from fute.reproduce import prompts
+from fute.reproduce import crossings, prompts
+from fute.reproduce.efficiency import Efficiency
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, least_lead, shown, table
 
 _DATASET_WAYS = ("TaskEmb", "TuPaTE")
@@ -84,7 +86,8 @@ def write_report(out: Path) -> str:
     Raises:
         ConfigError: there are none.
     """
-    return "\n".join([*_aims(out), *_prompts(out), *_sources(out), _file("differences.md")])
+    parts = [*_aims(out), *_prompts(out), *_sources(out), *_efficiency(out)]
+    return "\n".join([*parts, _file("differences.md")])
 
 
 def _aims(out: Path) -> Iterator[str]:
@@ -173,6 +176,33 @@ def _gains(results: TransferResults) -> Iterator[str]:
         values = [f"{v:.3f}" for v in (reached.min(), reached.mean(), reached.max())]
         rows.append([cell.base, cell.target, alone, *values, best])
     yield from _markdown(["base", "target", "alone", "worst", "mean", "best", "best source"], rows)
+
+
+def _efficiency(out: Path) -> Iterator[str]:
+    grids = [grid for file in sorted(out.glob("efficiency-*.json")) for grid in Efficiency.read(file).grids]
+    if not grids:
+        return
+    yield "## What choosing costs"
+    yield ""
+    yield "Once, and for each of d datasets: questions to the LLM, tokens as if each prompt read its text"
+    yield "alone, seconds as measured, those of embeddings among them. A baseline without labels asks every"
+    yield "prompt about every text of a dataset; CBM asks for nothing more. Direct evaluation needs labels,"
+    yield "and fute those of the rows that its dataset embedding is made of; a race begins from fute's order."
+    yield ""
+    for grid in grids:
+        yield f"### {grid.grid}"
+        yield ""
+        yield from crossings.sentences(grid)
+        yield ""
+        yield from _markdown(crossings.COLUMNS, crossings.lines(grid))
+        yield from _picture(out, f"efficiency-{grid.grid}", f"Costs of {grid.grid} against d and k")
+
+
+def _picture(out: Path, name: str, says: str) -> Iterator[str]:
+    """A link from `docs/` to what was drawn, if it was."""
+    if (out / f"{name}.svg").is_file():
+        yield f"![{says}]({Path(os.path.relpath(out, 'docs')).as_posix()}/{name}.svg)"
+        yield ""
 
 
 def _paper() -> Any:
