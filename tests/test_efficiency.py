@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -18,46 +17,8 @@ from fute.project import Project
 from fute.reproduce.crossings import COLUMNS, crossing, draw, lines, sentences
 from fute.reproduce.efficiency import COSTS, Amount, Cost, Efficiency, Measured, measured
 from fute.reproduce.report import write_report
-from tests.helpers import command, write
-from tests.surrogates import SPECIAL, VOCABULARY, make
-
-TEMPLATES = ["{{ text }}. It was", "Is this good? {{ text }}. Answer:", "{{ text }}. All in all it felt"]
-WORDS = ["good", "bad", "fine", "dull", "great", "poor", "warm", "cold"]
-
-
-def make_llm(folder):
-    """A seeded Llama of two layers, with room for a question about three prompts."""
-    make("llama", folder)  # its tokenizer
-    transformers.set_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    config = transformers.LlamaConfig(**size, **SPECIAL, num_key_value_heads=2, vocab_size=VOCABULARY)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-
-
-def make_grid(folder, datasets, templates=TEMPLATES, corpus=5, tasks=False):
-    """A project of prompts on a tiny LLM, run: datasets of so many rows, half of them held out."""
-
-    def told(name):
-        return f", task: what is {name}" if tasks else ""
-
-    make_llm(folder / "llm")
-    make("bert", folder / "surrogate")
-    write(folder / "u.jsonl", "\n".join(json.dumps({"text": f"text {word}"}) for word in WORDS[:corpus]))
-    for name, rows in datasets.items():
-        texts = [(f"{name} {i} {WORDS[i % 8]}", ["no", "yes"][i % 2]) for i in range(rows)]
-        write(folder / f"{name}.jsonl", "\n".join(json.dumps({"text": t, "label": y}) for t, y in texts))
-    content = ["surrogate: ./surrogate", "corpus: {path: u.jsonl}", "dtype: float32", "datasets:"]
-    content += [f"  - {{name: {name}, path: {name}.jsonl, test: 0.5{told(name)}}}" for name in datasets]
-    content += ["models:"]
-    words = "{'no': [' bad'], 'yes': [' good']}"
-    content += [
-        f"  - {{name: p{i}, llm: ./llm, template: {json.dumps(template)}, labels: {words}}}"
-        for i, template in enumerate(templates)
-    ]
-    write(folder / "fute.yaml", "\n".join(content))
-    report = Project(folder).run()
-    assert not report.failures
-    return folder
+from tests.grids import TEMPLATES, WORDS, make_grid, with_prompts
+from tests.helpers import command
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +194,7 @@ def test_the_command_measures_a_grid_of_the_cache_saves_and_shows_it_again(tmp_p
 
 
 def test_the_report_has_the_table_the_sentences_and_the_picture(tmp_path):
-    for file in (Path(__file__).parents[1] / "benchmarks/results").glob("prompts-*.json"):
-        shutil.copy(file, tmp_path)
+    with_prompts(tmp_path)
     assert "What choosing costs" not in write_report(tmp_path)
     Efficiency(scale="small", grids=[by_hand()]).save(tmp_path)
     assert "![" not in write_report(tmp_path), "nothing is drawn yet"

@@ -16,13 +16,11 @@ from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
 from fute.reproduce.quality import quality, word_f1
 from fute.reproduce.table import Cell, TransferResults, table
 from fute.reproduce.tasks import TaskConfig, windowed
-from fute.reproduce.transfer import NOTHING, Pair, Transfer, TransferRecipe
+from fute.reproduce.transfer import NOTHING, Pair, Transfer
 from fute.weights.locate import locate
+from tests.grids import NEGATIVE, POSITIVE, make_transfer
 from tests.helpers import refused, write
 from tests.surrogates import make
-
-POSITIVE = ["a lovely film", "great fun", "a wonderful story", "superb and moving"]
-NEGATIVE = ["a dreadful film", "boring mess", "a terrible story", "stupid and slow"]
 
 
 def moods(n=16):
@@ -154,36 +152,7 @@ def test_what_a_head_cannot_learn_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    """Three tasks of two groups, two rows of words each, and a base of one tiny BERT."""
-    folder = tmp_path_factory.mktemp("grid")
-    make("bert", folder / "base")
-    for name, texts in {
-        "mood": [(t, "good") for t in POSITIVE] + [(t, "bad") for t in NEGATIVE],
-        "length": [("short", "few"), ("two words", "few"), ("a b c d e f g", "many"), ("one " * 9, "many")],
-        "case": [("UPPER", "up"), ("SHOUT LOUD", "up"), ("quiet", "low"), ("calm down", "low")],
-        "tone": [(t, "warm") for t in POSITIVE] + [(t, "cold") for t in NEGATIVE],
-    }.items():
-        for split in ("train", "validation"):
-            lines = [json.dumps({"text": t, "label": label}) for t, label in texts]
-            write(folder / name / f"{split}.jsonl", "\n".join(lines))
-    write(folder / "u.jsonl", "\n".join(json.dumps({"text": t}) for t in POSITIVE + NEGATIVE + ["the cat"]))
-    few = {"rows": 8, "epochs": 2, "learning_rate": 0.001}
-    groups = {"mood": "cr", "length": "cr", "case": "cr", "tone": "domain"}
-    recipe = TransferRecipe.model_validate(
-        {
-            "corpus": {"path": str(folder / "u.jsonl")},
-            "bases": [{"name": "tiny", "weights": str(folder / "base")}],
-            "source": few,
-            "target": few,
-            "test_rows": 4,
-            "window": 20,
-            "tasks": [{"group": g, "name": n, "path": str(folder / n)} for n, g in groups.items()],
-        }
-    )
-    made = Transfer(recipe, folder / "work")
-    made.folder.mkdir()
-    made.run()
-    return made
+    return make_transfer(tmp_path_factory.mktemp("grid"))
 
 
 def test_a_grid_has_every_source_on_every_other_task_and_each_target_alone(grid):

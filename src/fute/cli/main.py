@@ -497,8 +497,8 @@ def reproduce(
     """Run an experiment of the paper on real data, and print its table.
 
     A table takes hours from nothing (`--plan` says what is left), may be stopped and started again at any
-    time, and takes minutes from the cache. Figures and `efficiency` need the tables' caches; `report` prints
-    all saved results as Markdown.
+    time, and takes minutes from the cache. Figures and `efficiency` are made from what the tables leave in
+    the cache, and again from what they save themselves; `report` prints all saved results as Markdown.
     """
     from fute.cli import reproduce as experiment
     from fute.reproduce.report import write_report
@@ -512,22 +512,19 @@ def reproduce(
         return
     with show.progress() as progress:
         if what.startswith("figure"):
-            made: Any = experiment.draw_figure(what, scale, data, work, out, progress)
+            made: Any = experiment.draw_figure(what, scale, data, work, out, saved, progress)
         elif what == "efficiency":
             made = experiment.efficiency(scale, work, out, saved, progress)
         else:
             if not saved:
                 experiment.compute(what, scale, data, work, out, progress)
             made = experiment.tables(what, scale, out)
-    if what.startswith("figure"):
-        click.echo("\n".join(map(str, made)))
+    if as_json:
+        show.print_json(made.model_dump() if what == "efficiency" else made)
+    elif what.startswith("figure"):
+        click.echo("\n".join(file for one in made for file in one["files"]))
     elif what == "efficiency":
-        if as_json:
-            show.print_json(made.model_dump())
-        else:
-            experiment.print_efficiency(made)
-    elif as_json:
-        show.print_json(made)
+        experiment.print_efficiency(made)
     else:
         experiment.print_tables(made)
 

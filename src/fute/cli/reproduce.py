@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fute.reproduce import crossings, figures, prompts
 from fute.reproduce.archive import pack, unpack
 from fute.reproduce.efficiency import Efficiency, measured
 from fute.reproduce.evidence import Evidence
-from fute.reproduce.figures import draw, source_models
+from fute.reproduce.figures import BY, FIGURES, By, Map, draw, fullest_map, source_models
 from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid, saved_grids, table_of
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
@@ -25,7 +26,7 @@ TABLES = {"table1": list(SETTINGS)[:4], "table2": ["cross-domain"], "table3": []
 
 
 def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> None:
-    """Run what is missing of an experiment, and save its results."""
+    """Run what is missing of an experiment, and save its results, those that figures are drawn from too."""
     if not data.is_dir():
         raise ConfigError(
             f"there is no evaluation data in {data}", fix="name its folder: `--data DIR`, or FUTE_DATA=DIR"
@@ -34,6 +35,9 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     if what == "table3":
         for name in GRIDS[scale]:
             run_grid(name, data, work / "prompts" / name, out, progress, scale=scale)
+        fullest_map(
+            partial(figures.prompts, work / "prompts", scale, BY[0], progress), out, "prompts", BY[0], scale
+        )
         return
     grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
     evidence = Evidence(grid, grid.folder / "evidence", progress)
@@ -45,6 +49,8 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     try:
         grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, kept)))
         TransferResults.gather(scale, grid, evidence).save(out)
+        for by in BY:
+            fullest_map(partial(source_models, evidence, by), out, "models", by, scale)
     finally:
         pack(grid.folder, conditions, kept)
 
@@ -88,29 +94,49 @@ def show_plan(what: str, scale: str, data: Path, work: Path, as_json: bool) -> N
     show.table("To fine-tune", columns, cells)
 
 
-def draw_figure(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> list[Path]:
-    """Draw a map of what the tables have left in the cache."""
-    if what in ("figure3", "figureA1"):
-        grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
-        evidence = Evidence(grid, work / "transfer" / "evidence", progress)
-        points = source_models(evidence, "FUTE+TuPaTE", datasets=what == "figureA1")
-        title = "source models, by FUTE with TuPaTE"
-    else:
-        points = figures.prompts(work / "prompts", scale, names=what == "figureA2")
-        title = "prompts, by linear probes"
-    show.remark(faithfulness(draw(points, out / what, f"{len(points)} task embeddings of {title}")))
-    return [(out / what).with_suffix(ending) for ending in (".svg", ".png", ".html")]
+def draw_figure(
+    what: str, scale: str, data: Path, work: Path, out: Path, saved: bool, progress: Progress
+) -> list[dict[str, Any]]:
+    """Draw maps of what the tables have left in the cache, or in the results: by fute's task embeddings and
+    by the paper's. Returns the files of each, and how faithful it is.
+    """
+    figure, made = FIGURES[what], list[dict[str, Any]]()
+    transfer = work / "transfer"
+    for by in BY:
+
+        def fresh(by: By = by) -> Map | None:
+            if saved:
+                return None
+            if figure.of == "prompts":
+                return figures.prompts(work / "prompts", scale, by, progress)
+            if not data.is_dir() or not (transfer / "evidence" / "spaces").is_dir():
+                return None
+            grid = Transfer(TransferRecipe.read(scale, data), transfer)
+            return source_models(Evidence(grid, transfer / "evidence", progress), by)
+
+        found = fullest_map(fresh, out, figure.of, by, scale)
+        if found is not None:
+            to = out / f"{what}{by.ending}"
+            faith = draw(found, figure, to, f"{figure.of}, by {by.title}")
+            show.remark(f"{to}: {faithfulness(faith)}")
+            files = [str(to.with_suffix(ending)) for ending in (".svg", ".png", ".html")]
+            made.append({"files": files, **faith._asdict()})
+    if not made:
+        table = "table1" if figure.of == "models" else "table3"
+        raise ConfigError(
+            f"{out} holds nothing to draw {what} from, and no such grid has run here",
+            fix=f"fute reproduce {table} --scale {scale} --data DIR",
+        )
+    return made
 
 
 def efficiency(scale: str, work: Path, out: Path, saved: bool, progress: Progress) -> Efficiency:
-    """What the grids that table 3 has run cost: measured, saved and drawn; or as it is saved."""
+    """What the grids that table 3 has run cost: measured and saved, or as it is saved; and drawn."""
     grids = [] if saved else complete_grids(work / "prompts", scale)
-    if not grids:
-        return Efficiency.load(out, scale)
-    made = Efficiency(
-        scale=scale, grids=[measured(folder.name, Project(folder), progress) for folder in grids]
-    )
-    made.save(out)
+    if grids:
+        costs = [measured(folder.name, Project(folder), progress) for folder in grids]
+        Efficiency(scale=scale, grids=costs).save(out)
+    made = Efficiency.load(out, scale)
     for one in made.grids:
         for path in crossings.draw(one, out):
             show.remark(str(path))

@@ -15,6 +15,7 @@ from fute.core.errors import ConfigError
 from fute.core.files import storing
 from fute.project import STATE_FOLDER, Project, RunReport
 from fute.space.layout import Faith, faith
+from fute.space.similarity import cosine_matrix
 
 EXIT_WRONG_INPUT = 2
 
@@ -77,7 +78,7 @@ def write_map(project: Project, out: Path) -> None:
     places = points(embeddings)
     writer(places, out, f"{len(embeddings)} task embeddings · {spec.method} · {spec.surrogate}")
     if len(embeddings) > 2:
-        show.remark(faithfulness(faith(embeddings, np.array([(p.x, p.y) for p in places]))))
+        show.remark(faithfulness(faith(cosine_matrix(embeddings), np.array([(p.x, p.y) for p in places]))))
 
 
 def faithfulness(found: Faith) -> str:

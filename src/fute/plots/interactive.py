@@ -8,11 +8,15 @@ from pathlib import Path
 
 from fute.core.files import write_atomically
 from fute.core.runtime import require
-from fute.plots.points import SHAPES, Point, Shape, colours_of
+from fute.plots.points import LEGENDS, SHAPES, Legends, Point, Shape, colours_of
 
 
 def write_page(
-    all_points: Sequence[Point], path: Path, title: str, shapes: Mapping[str, Shape] = SHAPES
+    all_points: Sequence[Point],
+    path: Path,
+    title: str,
+    shapes: Mapping[str, Shape] = SHAPES,
+    legends: Legends = LEGENDS,
 ) -> None:
     """Write a page with everything inside: hover shows name, kind and provenance; the legend toggles."""
     require("plotly", "plot", "the interactive map")
@@ -28,8 +32,8 @@ def write_page(
                     go.Scatter(
                         x=[p.x for p in shown],
                         y=[p.y for p in shown],
-                        text=[html.escape(p.name) for p in shown],
-                        customdata=[_hover(p, kind_name) for p in shown],
+                        text=[html.escape(p.written) for p in shown],
+                        customdata=[_hover(p, kind_name, legends) for p in shown],
                         hovertemplate="%{customdata}<extra></extra>",
                         mode="markers+text",
                         textposition="top center",
@@ -45,7 +49,7 @@ def write_page(
                 )
     blank = {"showgrid": False, "zeroline": False, "showticklabels": False, "title": None}
     figure.update_layout(
-        title={"text": html.escape(title), "font": {"size": 15}},
+        title={"text": html.escape(title).replace("\n", "<br>"), "font": {"size": 15}},
         template="plotly_white",
         xaxis=blank,
         yaxis=blank,
@@ -61,6 +65,7 @@ def write_page(
     )
 
 
-def _hover(point: Point, kind_name: str) -> str:
-    lines = [f"<b>{html.escape(point.name)}</b>", f"kind: {kind_name}", f"task: {html.escape(point.task)}"]
+def _hover(point: Point, kind_name: str, legends: Legends) -> str:
+    about = zip(legends[::-1], (kind_name, point.task), strict=True)
+    lines = [f"<b>{html.escape(point.name)}</b>", *(f"{what}: {html.escape(said)}" for what, said in about)]
     return "<br>".join(lines + [html.escape(line).replace("\n", "⏎") for line in point.details])

@@ -14,6 +14,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 # Name in the legend, marker in matplotlib, marker in plotly.
 Shape = tuple[str, str, str]
+# What colours and shapes stand for.
+Legends = tuple[str, str]
+LEGENDS: Legends = ("task", "kind")
 # By kind.
 SHAPES: dict[str, Shape] = {
     "dataset": ("dataset", "*", "star"),
@@ -25,7 +28,9 @@ SHAPES: dict[str, Shape] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One embedding on the map. `details` are lines of its provenance, for people."""
+    """One embedding on the map. `details` are lines of its provenance, for people; `label` stands beside the
+    point instead of its name, and may be empty.
+    """
 
     name: str
     x: float
@@ -33,6 +38,12 @@ class Point:
     task: str
     kind: str
     details: tuple[str, ...]
+    label: str | None = None
+
+    @property
+    def written(self) -> str:
+        """What stands beside it."""
+        return self.name if self.label is None else self.label
 
 
 def points(embeddings: Sequence[TaskEmbedding]) -> list[Point]:

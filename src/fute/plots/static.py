@@ -9,11 +9,17 @@ from typing import Any
 
 from fute.core.files import write_atomically
 from fute.core.runtime import require
-from fute.plots.points import SHAPES, Point, Shape, colours_of
+from fute.plots.points import LEGENDS, SHAPES, Legends, Point, Shape, colours_of
+
+_MANY = 40  # points; more are drawn smaller
 
 
 def write_picture(
-    all_points: Sequence[Point], path: Path, title: str, shapes: Mapping[str, Shape] = SHAPES
+    all_points: Sequence[Point],
+    path: Path,
+    title: str,
+    shapes: Mapping[str, Shape] = SHAPES,
+    legends: Legends = LEGENDS,
 ) -> None:
     """Write the map to `path`; its ending (.png, .svg, .pdf) tells the format."""
     require("matplotlib", "plot", "the map")
@@ -24,26 +30,27 @@ def write_picture(
     FigureCanvasAgg(figure)  # measures texts; the file's own format is drawn by savefig
     axes = figure.add_subplot()
     colours = colours_of(all_points)
+    share = 1.0 if len(all_points) <= _MANY else 0.7
     for point in all_points:
         axes.scatter(
             point.x,
             point.y,
             marker=shapes[point.kind][1],
-            s=_diameter(point) ** 2,
+            s=(share * _diameter(point)) ** 2,
             c=colours[point.task],
             edgecolors="white",
             linewidths=0.8,
             zorder=3,
         )
     _spread_limits(axes, all_points)
-    _legends(axes, all_points, colours, shapes)
+    _legends(axes, all_points, colours, shapes, legends)
     axes.set_title(verbatim(title), loc="left", fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_color("#DDDDDD")
     figure.draw_without_rendering()  # what is beside the axes decides their size, and so where labels fit
-    _label(axes, all_points)
+    _label(axes, all_points, share)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=no_date(path))
     write_atomically(path, buffer.getvalue())
@@ -73,21 +80,26 @@ def _spread_limits(axes: Any, all_points: Sequence[Point]) -> None:
         setter(min(values) - margin, max(values) + margin)
 
 
-def _label(axes: Any, all_points: Sequence[Point]) -> None:
-    """Put each name beside its point where it covers no other name and no point; else the least bad place."""
+def _label(axes: Any, all_points: Sequence[Point], share: float) -> None:
+    """Put each name beside its point where it covers no other name and no point; else the least bad place. A
+    line leads to a name that is far from its point.
+    """
+    from matplotlib.text import Text
+
     renderer = axes.figure.canvas.get_renderer()
     transform = axes.transData
     taken = []
     for point in all_points:
         x, y = transform.transform((point.x, point.y))
-        radius = _diameter(point) / 2 * axes.figure.dpi / 72
+        radius = share * _diameter(point) / 2 * axes.figure.dpi / 72
         taken.append((x - radius, y - radius, x + radius, y + radius))
     frame = axes.get_window_extent(renderer)
-    for point in sorted(all_points, key=lambda p: (p.kind != "dataset", p.x)):
+    named = [point for point in all_points if point.written]
+    for point in sorted(named, key=lambda p: (p.kind != "dataset", p.x)):
         best = None
         for dx, dy, ha, va in _OFFSETS:
             text = axes.annotate(
-                verbatim(point.name),
+                verbatim(point.written),
                 (point.x, point.y),
                 (dx, dy),
                 textcoords="offset points",
@@ -97,8 +109,10 @@ def _label(axes: Any, all_points: Sequence[Point]) -> None:
                 fontsize=7.5,
                 fontweight="bold" if point.kind == "dataset" else "normal",
                 color="#222222",
+                arrowprops=_LEADER if max(abs(dx), abs(dy)) > _BESIDE else None,
             )
-            box = text.get_window_extent(renderer)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer)  # without the line
             extent = (box.x0, box.y0, box.x1, box.y1)
             cost = sum(_overlap(extent, other) for other in taken)
             cost += 1e4 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
@@ -114,9 +128,11 @@ def _label(axes: Any, all_points: Sequence[Point]) -> None:
             taken.append(best[2])
 
 
+_BESIDE = 8  # points from the middle of a marker to its name
+_LEADER = {"arrowstyle": "-", "color": "#AAAAAA", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 _OFFSETS = tuple(
     (reach * dx, reach * dy, ha, va)
-    for reach in (8, 14, 22, 32)
+    for reach in (_BESIDE, 14, 22, 32, 44, 58)
     for dx, dy, ha, va in (
         (1, 0, "left", "center"),
         (-1, 0, "right", "center"),
@@ -136,7 +152,11 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _legends(
-    axes: Any, all_points: Sequence[Point], colours: dict[str, str], shapes: Mapping[str, Shape]
+    axes: Any,
+    all_points: Sequence[Point],
+    colours: dict[str, str],
+    shapes: Mapping[str, Shape],
+    legends: Legends,
 ) -> None:
     from matplotlib.lines import Line2D
 
@@ -150,5 +170,5 @@ def _legends(
         if any(point.kind == kind for point in all_points)
     ]
     style: dict[str, Any] = {"frameon": False, "fontsize": 8, "title_fontsize": 8, "alignment": "left"}
-    axes.figure.legend(handles=tasks, title="task", loc="outside right upper", **style)
-    axes.figure.legend(handles=kinds, title="kind", loc="outside right lower", **style)
+    axes.figure.legend(handles=tasks, title=legends[0], loc="outside right upper", **style)
+    axes.figure.legend(handles=kinds, title=legends[1], loc="outside right lower", **style)

@@ -15,6 +15,7 @@ from fute.choosing.candidates import HYBRID, OURS
 from fute.core.errors import ConfigError, FuteError
 from fute.reproduce import crossings, prompts
 from fute.reproduce.efficiency import Efficiency
+from fute.reproduce.figures import BY, FIGURES
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, least_lead, shown, table
 
 _DATASET_WAYS = ("TaskEmb", "TuPaTE")
@@ -86,7 +87,7 @@ def write_report(out: Path) -> str:
     Raises:
         ConfigError: there are none.
     """
-    parts = [*_aims(out), *_prompts(out), *_sources(out), *_efficiency(out)]
+    parts = [*_aims(out), *_prompts(out), *_sources(out), *_figures(out), *_efficiency(out)]
     return "\n".join([*parts, _file("differences.md")])
 
 
@@ -176,6 +177,23 @@ def _gains(results: TransferResults) -> Iterator[str]:
         values = [f"{v:.3f}" for v in (reached.min(), reached.mean(), reached.max())]
         rows.append([cell.base, cell.target, alone, *values, best])
     yield from _markdown(["base", "target", "alone", "worst", "mean", "best", "best source"], rows)
+
+
+def _figures(out: Path) -> Iterator[str]:
+    drawn = [
+        (f"{figure}{by.ending}", f"{figure}: {FIGURES[figure].of}, by {by.title}")
+        for figure in FIGURES
+        for by in reversed(BY)
+        if (out / f"{figure}{by.ending}.svg").is_file()
+    ]
+    if drawn:
+        yield "## Figures 3, 4, A1 and A2"
+        yield ""
+        yield "t-SNE of cosines, with how faithful it is to them. `fute reproduce figure3 --out"
+        yield "benchmarks/results` and so on draw them again from what is saved, as pages too."
+        yield ""
+    for name, says in drawn:
+        yield from _picture(out, name, says)
 
 
 def _efficiency(out: Path) -> Iterator[str]:

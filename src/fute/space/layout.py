@@ -15,17 +15,20 @@ _FEWEST_FOR_TSNE = 5
 
 
 def layout(embeddings: Sequence[TaskEmbedding], seed: int = 0) -> NDArray[np.float64]:
-    """Places (n, 2), the same at every call: t-SNE from a classical-scaling start.
+    """Places (n, 2), the same at every call: `layout_of` their cosines; of no embeddings none."""
+    return layout_of(cosine_matrix(embeddings), seed) if embeddings else np.empty((0, 2))
+
+
+def layout_of(cosines: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Places (n, 2) from the cosines of all pairs (n, n): t-SNE from a classical-scaling start.
 
     Distances are `√(2 − 2 cos)`, those of the vectors scaled to length 1. Below five points t-SNE has
-    nothing to do, and classical scaling is the layout. Of no embeddings it is empty.
+    nothing to do, and classical scaling is the layout.
 
     Source: van der Maaten & Hinton 2008, jmlr.org/papers/v9/vandermaaten08a.html.
     """
-    n = len(embeddings)
-    if not n:
-        return np.empty((0, 2))
-    squared = _squared_distances(embeddings)
+    n = len(cosines)
+    squared = _squared_distances(cosines)
     start = _classical_scaling(squared)
     if n < _FEWEST_FOR_TSNE:
         return start
@@ -56,14 +59,14 @@ class Faith(NamedTuple):
     k: int
 
 
-def faith(embeddings: Sequence[TaskEmbedding], places: NDArray[np.float64], k: int = 5) -> Faith:
-    """How faithful places (n, 2) are to the space, by its distances as in `layout`; k is less where there are
-    fewer than 2 k + 1 embeddings. At least three of them.
+def faith(cosines: NDArray[np.float64], places: NDArray[np.float64], k: int = 5) -> Faith:
+    """How faithful places (n, 2) are to the cosines (n, n) of a space, by distances as in `layout_of`; k is
+    less where there are fewer than 2 k + 1 embeddings. At least three of them.
     """
     from sklearn.manifold import trustworthiness
 
-    k = min(k, (len(embeddings) - 1) // 2)
-    far = np.sqrt(_squared_distances(embeddings))
+    k = min(k, (len(cosines) - 1) // 2)
+    far = np.sqrt(_squared_distances(cosines))
     flat = np.linalg.norm(places[:, None] - places[None], axis=2)
     both = [np.argsort(d + np.diag(np.full(len(d), np.inf)), axis=1)[:, :k] for d in (far, flat)]
     shared = [len(set(a) & set(b)) / k for a, b in zip(*both, strict=True)]
@@ -72,8 +75,8 @@ def faith(embeddings: Sequence[TaskEmbedding], places: NDArray[np.float64], k: i
     return Faith(float(trust), float(np.mean(shared)), k)
 
 
-def _squared_distances(embeddings: Sequence[TaskEmbedding]) -> NDArray[np.float64]:
-    return np.asarray(np.maximum(2 - 2 * cosine_matrix(embeddings), 0))
+def _squared_distances(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(2 - 2 * cosines, 0))
 
 
 def _classical_scaling(squared: NDArray[np.float64]) -> NDArray[np.float64]:
