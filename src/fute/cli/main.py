@@ -50,8 +50,8 @@ _trust = click.option(
 )
 
 
-def _example(command: str) -> str:
-    return f"\b\nExample:\n  {command}"
+def _example(*commands: str) -> str:
+    return "\n  ".join(["\b\nExample:", *commands])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_example("fute demo"))
@@ -467,7 +467,16 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-@cli.command(epilog=_example("fute reproduce table1 --data data --out results"))
+@cli.command(
+    epilog=_example(
+        "fute reproduce table1 --data data --plan",
+        "fute reproduce table2 --data data",
+        "fute reproduce table3 --data data",
+        "fute reproduce efficiency --out benchmarks/results --saved",
+        *(f"fute reproduce {figure} --out benchmarks/results" for figure in EXPERIMENTS if "fig" in figure),
+        "fute reproduce report --out benchmarks/results > docs/results.md",
+    )
+)
 @click.argument("what", type=click.Choice(EXPERIMENTS))
 @click.option(
     "--scale",
