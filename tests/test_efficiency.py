@@ -156,12 +156,23 @@ def test_lines_and_sentences_say_where_fute_is_cheaper():
     made = by_hand()
     rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in lines(made)}
     assert rows["fute"]["calls: once + a dataset"] == "5,600 + 0"
-    assert rows["label-free, as it is or + CBM"]["fute costs no more from d ≥"] == f"{math.ceil(700 / 300)}"
-    assert rows["Self-Select"]["fute costs no more from d ≥"] == "5,600"
+    assert rows["label-free, as it is or + CBM"]["fute costs no more from d ="] == f"{math.ceil(700 / 300)}"
+    assert rows["Self-Select"]["fute costs no more from d ="] == "5,600"
     said = list(sentences(made))
     assert said[0] == "8 prompts, U of 700 texts, 2 datasets of 300 texts, 2 cores."
-    assert "With 4 prompts" in said[1]
-    assert "d ≥ 3 (calls), d ≥ 3 (tokens), d ≥ 3 (seconds)" in said[1]
+    assert said[1].startswith("Of 4 prompts fute is cheaper")
+    assert said[1].endswith("from so many datasets on: 3.")
+
+
+def test_what_never_gets_cheaper_is_said_and_small_amounts_are_not_0():
+    made = by_hand()
+    slow = Amount(calls=0, tokens=0, seconds=0.021)
+    costs = [cost.model_copy(update={"each": slow}) if cost.way == "fute" else cost for cost in made.costs]
+    made = made.model_copy(update={"costs": costs})
+    rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in lines(made)}
+    assert rows["fute"]["seconds: once + a dataset"] == "56 + 0.021"
+    since = rows["Self-Select"]["fute costs no more from d ="]
+    assert since == "5,600 (calls), 5,600 (tokens), never (seconds)"
 
 
 def test_the_picture_shows_the_lines_and_the_crossing(tmp_path):
@@ -201,7 +212,7 @@ def test_the_report_has_the_table_the_sentences_and_the_picture(tmp_path):
     draw(by_hand(), tmp_path)
     report = write_report(tmp_path)
     assert "### hand\n\n8 prompts, U of 700 texts" in report
-    assert "| Self-Select | 0 | 0 + 1 | 0 + 50 | 0 + 0.0 | 5,600 |" in report
+    assert "| Self-Select | 0 | 0 + 1 | 0 + 50 | 0 + 0.01 | 5,600 |" in report
     (link,) = re.findall(r"!\[Costs of hand against d and k\]\((.*)\)", report)
     assert (Path("docs") / link).resolve() == (tmp_path / "efficiency-hand.svg").resolve()
 

@@ -11,7 +11,7 @@ import numpy as np
 from fute.plots.lines import Panel, write_lines
 from fute.reproduce.efficiency import COSTS, FUTE, LABEL_FREE, Cost, Measured, What
 
-COLUMNS = ("way", "labels", *(f"{what}: once + a dataset" for what in COSTS), "fute costs no more from d ≥")
+COLUMNS = ("way", "labels", *(f"{what}: once + a dataset" for what in COSTS), "fute costs no more from d =")
 _MOST = 1000  # datasets drawn
 
 
@@ -39,14 +39,14 @@ def lines(measured: Measured) -> list[list[str]]:
 
 
 def _amount(value: float) -> str:
-    return f"{value:.1f}" if 0 < value < 10 and value % 1 else f"{value:,.0f}"
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _since(fute: Cost, other: Cost) -> str:
-    found = [crossing(fute, other, what) for what in COSTS]
-    if len(set(found)) == 1:
-        return _number(found[0])
-    return ", ".join(f"{_number(d)} ({what})" for d, what in zip(found, COSTS, strict=True))
+    found = {what: _number(crossing(fute, other, what)) for what in COSTS}
+    if len(set(found.values())) == 1:
+        return found[COSTS[0]]
+    return ", ".join(f"{d} ({what})" for what, d in found.items())
 
 
 def _number(d: int | None) -> str:
@@ -55,17 +55,17 @@ def _number(d: int | None) -> str:
 
 def sentences(measured: Measured) -> Iterator[str]:
     """What the numbers say."""
-    rows = list(measured.rows.values())
-    texts = f"{min(rows)}" if len(set(rows)) == 1 else f"{min(rows)} to {max(rows)}"
+    rows = sorted(measured.rows.values())
+    texts = " to ".join(str(n) for n in dict.fromkeys((rows[0], rows[-1])))
+    datasets = "a dataset" if len(rows) == 1 else f"{len(rows)} datasets"
     yield (
-        f"{measured.sizes[-1]} prompts, U of {measured.corpus} texts, {len(rows)} datasets of {texts} texts, "
+        f"{measured.sizes[-1]} prompts, U of {measured.corpus} texts, {datasets} of {texts} texts, "
         f"{measured.cores} cores."
     )
     for k in measured.sizes:
         ways = measured.ways(k)
-        found = [crossing(ways[FUTE], ways[LABEL_FREE], what) for what in COSTS]
-        said = ", ".join(f"d ≥ {_number(d)} ({what})" for d, what in zip(found, COSTS, strict=True))
-        yield f"With {k} prompts fute is cheaper than what is label-free from {said}."
+        since = _since(ways[FUTE], ways[LABEL_FREE])
+        yield f"Of {k} prompts fute is cheaper than what is label-free from so many datasets on: {since}."
 
 
 def draw(measured: Measured, folder: Path) -> list[Path]:

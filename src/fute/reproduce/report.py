@@ -190,7 +190,8 @@ def _figures(out: Path) -> Iterator[str]:
         yield "## Figures 3, 4, A1 and A2"
         yield ""
         yield "t-SNE of cosines, with how faithful it is to them. `fute reproduce figure3 --out"
-        yield "benchmarks/results` and so on draw them again from what is saved, as pages too."
+        yield "benchmarks/results` and so on draw them again from what is saved, also as pages. Stars in"
+        yield "figure A1 are datasets; numbers in figure A2 are those of the paper's prompts."
         yield ""
     for name, says in drawn:
         yield from _picture(out, name, says)
@@ -206,6 +207,7 @@ def _efficiency(out: Path) -> Iterator[str]:
     yield "alone, seconds as measured, those of embeddings among them. A baseline without labels asks every"
     yield "prompt about every text of a dataset; CBM asks for nothing more. Direct evaluation needs labels,"
     yield "and fute those of the rows that its dataset embedding is made of; a race begins from fute's order."
+    yield "What Self-Select reads is counted in bytes, as the ledger reserves it."
     yield ""
     for grid in grids:
         yield f"### {grid.grid}"
