@@ -23,6 +23,9 @@ from tests.helpers import refused, write
 from tests.surrogates import make
 
 
+WHO = [Span("ann", 0)] * 2 + [Span("owns", 4)] * 2
+
+
 def moods(n=16):
     texts = [f"{text} {i}" for i in range(n // 8) for text in POSITIVE + NEGATIVE]
     classes = np.array(([1] * 4 + [0] * 4) * (n // 8))
@@ -141,6 +144,22 @@ def test_spans_are_learnt(tmp_path):
     schedule = Schedule(rows=10, epochs=60, learning_rate=0.005, batch_size=5, dropout=0)
     fine_tune(start, dataset, tmp_path / "one", schedule)
     assert evaluate(tmp_path / "one", dataset)[0] == 1.0
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c"), ("score",)])
+def test_spans_are_learnt_after_other_heads(labels, tmp_path):
+    items = [Input(f"text {i}") for i in range(4)]
+    if len(labels) == 1:
+        source = Dataset("s", items, np.arange(4, dtype=np.float32), labels, output="score")
+    else:
+        source = Dataset("s", items, np.array([0, 1, 2, 0]), labels)
+    spans = Dataset("q", [Input("who?", f"ann owns {i}") for i in range(4)], WHO, (), output="span")
+    few = Schedule(rows=4, epochs=1, learning_rate=0.001)
+    fine_tune(make("bert", tmp_path / "start").weights, source, tmp_path / "source", few)
+    fine_tune(locate(str(tmp_path / "source")), spans, tmp_path / "target", few)
+    assert 0 <= evaluate(tmp_path / "target", spans)[0] <= 1
+    fine_tune(locate(str(tmp_path / "target")), source, tmp_path / "back", few)
+    assert 0 <= evaluate(tmp_path / "back", source)[0] <= 1
 
 
 def test_what_a_head_cannot_learn_is_refused(tmp_path):

@@ -168,7 +168,9 @@ def _with_new_head(
         config.num_hidden_layers = layers
     for name in [name for name in vars(config) if "dropout" in name and dropout is not None]:
         setattr(config, name, dropout)
-    if dataset.output != "span":
+    if dataset.output == "span":
+        config.num_labels = 2  # its start and its end; the weights' own head may have had others
+    else:
         names = dataset.labels
         config.num_labels = len(names)
         config.id2label = dict(enumerate(names))
