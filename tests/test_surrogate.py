@@ -61,3 +61,11 @@ def test_an_architecture_that_it_does_not_know_is_refused(tmp_path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="a xlnet can't be a surrogate"):
         Surrogate(str(tmp_path)).load("float32")
+
+
+def test_texts_and_pairs_may_be_read_together():
+    pairs = [Input("It rains.", "The street is wet."), Input("Hm.", "So it goes.")]
+    mixed = Features(Surrogate(dtype="float32"))([TEXTS[0], pairs[0], TEXTS[1], pairs[1]])
+    apart = [Features(Surrogate(dtype="float32"))(some) for some in (TEXTS[:2], pairs)]
+    assert mixed[[0, 2]] == pytest.approx(apart[0], abs=1e-5)
+    assert mixed[[1, 3]] == pytest.approx(apart[1], abs=1e-5)

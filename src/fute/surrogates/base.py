@@ -128,9 +128,15 @@ class Surrogate:
 
 
 def by_length(inputs: Sequence[Input]) -> list[list[Input]]:
-    """Batches of inputs of similar length, so that little is padded."""
+    """Batches of inputs of similar length, so that little is padded, and of either texts or pairs, since a
+    tokenizer takes no mixture.
+    """
+    texts = [item for item in inputs if item.text_pair is None]
+    pairs = [item for item in inputs if item.text_pair is not None]
     return [
-        [inputs[i] for i in batch] for batch in batches([len(item) for item in inputs], _BATCH_CHARACTERS)
+        [some[i] for i in batch]
+        for some in (texts, pairs)
+        for batch in batches([len(item) for item in some], _BATCH_CHARACTERS)
     ]
 
 
