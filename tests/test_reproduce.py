@@ -146,6 +146,14 @@ def test_spans_are_learnt(tmp_path):
     assert evaluate(tmp_path / "one", dataset)[0] == 1.0
 
 
+def test_a_question_longer_than_all_that_is_read_is_cut(tmp_path):
+    items = [Input("why " * 100, "ann owns it"), Input("who?", "ann owns it")]
+    spans = Dataset("q", items, [Span("ann", 0), Span("owns", 4)], (), output="span")
+    few = Schedule(rows=2, epochs=1, learning_rate=0.001, max_tokens=24)
+    losses = fine_tune(make("bert", tmp_path / "start").weights, spans, tmp_path / "m", few)
+    assert np.isfinite(losses).all()
+
+
 @pytest.mark.parametrize("labels", [("a", "b", "c"), ("score",)])
 def test_spans_are_learnt_after_other_heads(labels, tmp_path):
     items = [Input(f"text {i}") for i in range(4)]

@@ -87,9 +87,9 @@ class Dataset:
         train, held_out = split_indices(self._strata, test, seed, self.name)
         return self.take(train), self.take(held_out)
 
-    def few(self, size: int, seed: int = 0) -> Dataset:
-        """So many of its rows, as many of each class as there can be; all where there are no more. More rows
-        hold all of fewer.
+    def few(self, size: int | None, seed: int = 0) -> Dataset:
+        """So many of its rows, as many of each class as there can be; all where there are no more, or `size`
+        is None. More rows hold all of fewer.
 
         Raises:
             DataError: they have one and the same target.

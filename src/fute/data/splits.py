@@ -18,9 +18,9 @@ def sample_indices(n: int, size: int | None, seed: int) -> Indices:
     return np.sort(np.random.default_rng(seed).permutation(n)[:size])
 
 
-def balanced_indices(classes: Indices, size: int, seed: int) -> Indices:
-    """`size` of the rows in ascending order, or all where there are no more: one of every class in turn, for
-    as long as it has any, drawn at random.
+def balanced_indices(classes: Indices, size: int | None, seed: int) -> Indices:
+    """`size` of the rows in ascending order, or all where it is None or there are no more: one of every class
+    in turn, for as long as it has any, drawn at random.
 
     A larger draw holds every smaller one of the same seed.
 

@@ -16,6 +16,7 @@ from fute.core.files import storing
 from fute.core.runtime import choose_dtype
 from fute.core.types import Floats, Span
 from fute.data.dataset import Dataset
+from fute.models.backends.heads import short_questions
 from fute.models.hf import HFModel
 from fute.reproduce.quality import quality
 from fute.weights.load import device, load_base, load_tokenizer
@@ -34,13 +35,14 @@ class Schedule:
     """How long and how fast: AdamW, a linear rise over a tenth of the steps, then a linear fall to 0.
 
     Attributes:
-        rows: of the dataset, at most; as many of each class as there can be.
+        rows: of the dataset, at most, as many of each class as there can be; None: all.
         epochs, batch_size, learning_rate: as usual.
         dropout: everywhere in the model; None leaves it as the weights' config says.
-        max_tokens: longer inputs lose their end, a pair's longer half first, a question's context only.
+        max_tokens: longer inputs lose their end, a pair's longer half first, a question's context only; of a
+            question a third of them is read, as `HFModel` reads it.
     """
 
-    rows: int
+    rows: int | None
     epochs: int
     learning_rate: float
     batch_size: int = 16
@@ -49,9 +51,14 @@ class Schedule:
 
     def takes(self, dataset: Dataset) -> tuple[int, int]:
         """How many steps, and how many tokens about (of 4 characters), learning a dataset takes."""
-        rows = min(self.rows, len(dataset))
         tokens = np.minimum([len(item) / 4 for item in dataset.inputs], self.max_tokens).mean()
-        return self.epochs * -(-rows // self.batch_size), int(self.epochs * rows * tokens)
+        return self.takes_at_most(len(dataset), float(tokens))
+
+    def takes_at_most(self, rows: int, tokens: float | None = None) -> tuple[int, int]:
+        """The same for so many rows of so many tokens each, or of as many as are read."""
+        rows = rows if self.rows is None else min(self.rows, rows)
+        each = self.max_tokens if tokens is None else tokens
+        return self.epochs * -(-rows // self.batch_size), int(self.epochs * rows * each)
 
 
 def fine_tune(
@@ -66,7 +73,7 @@ def fine_tune(
     """Train all weights and a new head on the dataset's first `schedule.rows` rows drawn with the seed.
 
     Args:
-        start: an encoder's or a decoder's weights; a head among them is left out.
+        start: weights of an encoder, a decoder or an encoder-decoder; a head among them is left out.
         dataset: of classes, scores or spans.
         to: the folder that is written: a whole model with its tokenizer, for `HFModel`, and the losses as
             `LOSSES`. There is never a half of one.
@@ -181,7 +188,10 @@ def _with_new_head(
     model = getattr(transformers, _CLASSES[dataset.output]).from_config(
         config, dtype=torch.float32, attn_implementation=own
     )
-    lacking = model.base_model.load_state_dict(base.state_dict(), strict=False).missing_keys
+    # T5's question answering has the head among the parts of the body.
+    parts = {name for name, _ in base.named_children()}
+    missing = model.base_model.load_state_dict(base.state_dict(), strict=False).missing_keys
+    lacking = [key for key in missing if key.partition(".")[0] in parts]
     if lacking:
         raise ModelError(f"{start.id} has no weights for {', '.join(lacking[:3])}")
     return model
@@ -189,9 +199,12 @@ def _with_new_head(
 
 def _encoded(dataset: Dataset, tokenizer: Any, max_tokens: int) -> list[dict[str, Any]]:
     spans = dataset.output == "span"
+    texts = [item.text for item in dataset.inputs]
     pairs = [item.text_pair for item in dataset.inputs]
+    if spans:
+        texts, _ = short_questions(tokenizer, texts, max_tokens)
     encoded = tokenizer(
-        [item.text for item in dataset.inputs],
+        texts,
         pairs if pairs[0] is not None else None,
         truncation="only_second" if spans else True,
         max_length=max_tokens,

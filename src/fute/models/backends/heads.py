@@ -196,14 +196,9 @@ class HeadedModel:
         """Tokens of the questions with their contexts, and how many questions lost their end.
 
         Windows overlap by a quarter of their length (128 tokens of 512), whatever else is in the batch: an
-        answer must not depend on that. A question keeps at most a third, so that there is room for more.
+        answer must not depend on that.
         """
-        most = self.max_tokens // 3
-        questions = [item.text for item in items]
-        encoded = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
-        long = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) > most]
-        for i in long:
-            questions[i] = questions[i][: encoded["offset_mapping"][i][most - 1][1]]
+        questions, long = short_questions(self.tokenizer, [item.text for item in items], self.max_tokens)
         windows = self.tokenizer(
             questions,
             [str(item.text_pair) for item in items],
@@ -213,7 +208,7 @@ class HeadedModel:
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        return windows, len(long)
+        return windows, long
 
     def _fitting(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, Any]:
         return self._encode(texts, pairs, truncation=True, max_length=self.max_tokens)
@@ -252,6 +247,20 @@ class HeadedModel:
             for index, value in zip(batch, values, strict=True):
                 results[index] = value
         return results
+
+
+def short_questions(tokenizer: Any, questions: Sequence[str], max_tokens: int) -> tuple[list[str], int]:
+    """The questions, each cut to a third of the tokens that are read, so that there is room for a context.
+
+    Returns:
+        The questions, and how many lost their end.
+    """
+    most, short = max_tokens // 3, list(questions)
+    encoded = tokenizer(short, add_special_tokens=False, return_offsets_mapping=True)
+    long = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) > most]
+    for i in long:
+        short[i] = short[i][: encoded["offset_mapping"][i][most - 1][1]]
+    return short, len(long)
 
 
 def _beside(questions: Sequence[str], options: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
