@@ -15,6 +15,9 @@ from typing import Any
 from fute.core.errors import DataError, did_you_mean, listing
 from fute.core.runtime import require
 
+# The branch with the hub's own copies.
+_CONVERTED = "refs/convert/parquet"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -240,6 +243,11 @@ def read_object(data: Any, origin: str) -> Table:
 def read_hub(name: str, config: str | None, split: str) -> Table:
     """Read one split of a hub dataset, or of a local folder that the `datasets` library understands.
 
+    Args:
+        name: `org/name`, or `org/name@REVISION`. `refs/convert/parquet` is the hub's own copy of a dataset
+            whose loading script `datasets` runs no more; its configurations are folders.
+        config, split: as the dataset calls them.
+
     Raises:
         DataError: the hub can't be reached, or has no such dataset or split.
         MissingError: the `datasets` library isn't installed.
@@ -249,8 +257,13 @@ def read_hub(name: str, config: str | None, split: str) -> Table:
 
     datasets.disable_progress_bars()
     origin = f"hf:{name} [{split}]"
+    repo, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    if revision == _CONVERTED:
+        where: dict[str, Any] = {"data_dir": config, "revision": revision}
+    else:
+        where = {"name": config, "revision": revision or None}
     try:
-        data = datasets.load_dataset(name, config, split=split)
+        data = datasets.load_dataset(repo, split=split, **where)
     except Exception as error:  # `datasets` raises many unrelated types here
         message = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
@@ -259,3 +272,23 @@ def read_hub(name: str, config: str | None, split: str) -> Table:
             fix="check the id, `config` and `split`; without the network, download it and use `path`",
         ) from error
     return read_object(data, origin)
+
+
+def fetch(place: str) -> Path:
+    """A file of the web, or of this machine, unpacked; what was downloaded is kept by the `datasets` library.
+
+    Raises:
+        DataError: it can't be had.
+        MissingError: the `datasets` library isn't installed.
+    """
+    require("datasets", "hf", place)
+    import datasets
+
+    try:
+        return Path(datasets.DownloadManager().download_and_extract(place))
+    except Exception as error:  # as above
+        raise DataError(
+            f"can't get {place}",
+            found=f"{type(error).__name__}: {error}".splitlines()[0][:300],
+            fix="check the network; or download it elsewhere and name its path",
+        ) from error

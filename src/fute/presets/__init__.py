@@ -48,6 +48,11 @@ def options_of(preset: str | None, method: str) -> dict[str, Any]:
     return options
 
 
+def surrogate_of(preset: str) -> str:
+    """The surrogate that a preset names."""
+    return str(_load(preset)["surrogate"])
+
+
 def _load(name: Any) -> dict[str, Any]:
     if name not in presets():
         near = did_you_mean(name, presets()) if isinstance(name, str) else ""

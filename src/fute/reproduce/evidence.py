@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from fute.core.types import Examples, Floats, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.data.splits import sample_indices
+from fute.presets import options_of, surrogate_of
 from fute.reproduce.finetuning import tuned_model
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import BaseConfig, Transfer
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
 from fute.space.similarity import Similarity, cosine
 from fute.space.space import Space
-from fute.surrogates.base import Surrogate
+from fute.surrogates.base import DEFAULT_SURROGATE, Surrogate
 from fute.surrogates.features import Features
 
 # source → score, of one base's source models for one target; a way that can't say is left out.
@@ -84,12 +85,28 @@ class Evidence:
         self._states: dict[tuple[str, str], dict[str, Floats]] = {}
 
     @cached_property
+    def ways(self) -> dict[str, Way]:
+        """`WAYS`, with as many rows as the recipe says."""
+        rows = self.grid.recipe.embedded_rows
+        return {name: way if rows is None else replace(way, rows=rows) for name, way in WAYS.items()}
+
+    @cached_property
+    def surrogate(self) -> str:
+        recipe = self.grid.recipe
+        return recipe.surrogate or (surrogate_of(recipe.preset) if recipe.preset else DEFAULT_SURROGATE)
+
+    @cached_property
     def corpus(self) -> Corpus:
         return read_source(Corpus, self.grid.recipe.corpus)
 
     def few(self, target: Task) -> Dataset:
         """The rows that a target's DTE may see: those that models are fine-tuned on there."""
         return target.train.few(self.grid.recipe.target.rows)
+
+    def seen(self, target: Task) -> Dataset:
+        """Those of them that the source models' states are read of."""
+        most = self.grid.recipe.state_rows
+        return self.few(target) if most is None else self.few(target).few(most)
 
     def learnt(self, source: Task) -> Dataset:
         """The rows that a source's models have seen."""
@@ -98,8 +115,11 @@ class Evidence:
     def conditions(self) -> dict[str, Any]:
         """What the kept scores are true under, beside the grid's own conditions."""
         corpus = self.grid.recipe.corpus.model_dump(mode="json", exclude={"path"})
-        ways = {name: asdict(way) for name, way in WAYS.items()}
-        return {**self.grid.conditions()["pairs"], "corpus": corpus, "ways": ways}
+        ways = {name: asdict(way) for name, way in self.ways.items()}
+        recipe, own = self.grid.recipe, {t.name: t.config.preset for t in self.grid.tasks if t.config.preset}
+        said = {"preset": recipe.preset, "surrogate": recipe.surrogate, "state_rows": recipe.state_rows}
+        some = {key: value for key, value in {**said, "presets": own}.items() if value}
+        return {**self.grid.conditions()["pairs"], "corpus": corpus, "ways": ways, **some}
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
@@ -115,7 +135,7 @@ class Evidence:
         return {**found, "CurveGrad": self._curve_grad(base, sources)}  # compares the sources with each other
 
     def _scored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
-        found = {name: self._similarities(name, base, sources, target) for name in WAYS}
+        found = {name: self._similarities(name, base, sources, target) for name in self.ways}
         found["TextEmb"] = self._text_emb(base, sources, target)
         found |= self._white_box(base, sources, target)
         found["DataSize"] = {s.name: data_size(self.learnt(s)) for s in sources}
@@ -123,45 +143,44 @@ class Evidence:
 
     def embeddings(self, name: str) -> list[TaskEmbedding]:
         """All that were made for a way: "model BASE/SOURCE", "source NAME", "target NAME"."""
-        return list(self._held(WAYS[name]).values())
+        return list(self._held(self.ways[name]).values())
 
     def _similarities(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
-        way = WAYS[name]
-        mine = self._dte(way, f"target {target.name}", self.few(target))
+        way = self.ways[name]
+        mine = self._dte(way, f"target {target.name}", target, self.few(target))
         if way.of_models:
             others = {s.name: self._mte(way, base, s) for s in sources}
         else:
-            others = {s.name: self._dte(way, f"source {s.name}", self.learnt(s)) for s in sources}
+            others = {s.name: self._dte(way, f"source {s.name}", s, self.learnt(s)) for s in sources}
         return {source: cosine(mine, other, way.similarity) for source, other in others.items()}
 
-    def _dte(self, way: Way, name: str, dataset: Dataset) -> TaskEmbedding:
+    def _dte(self, way: Way, name: str, task: Task, dataset: Dataset) -> TaskEmbedding:
         def work() -> Work:
             return Work(name, "dataset", _some(dataset.examples, way.rows), dataset_provenance(dataset))
 
-        return self._kept(way, name, work)
+        return self._kept(way, name, task, work)
 
     def _mte(self, way: Way, base: BaseConfig, source: Task) -> TaskEmbedding:
         name = f"model {base.name}/{source.name}"
 
         def work() -> Work:
             folder = self.grid.source_model(base, source)
-            model = tuned_model(
-                folder, source.train, name=name, max_tokens=self.grid.recipe.source.max_tokens
-            )
-            labelled = self._embedder(way).label([model], self.corpus, self.progress)
+            most = self.grid.learning(source).max_tokens
+            model = tuned_model(folder, source.train, name=name, max_tokens=most)
+            labelled = self._embedder(way, source).label([model], self.corpus, self.progress)
             for failure in labelled.failures.values():
                 raise failure
             examples = _some(model_examples(model, labelled), way.rows)
             return Work(name, "model", examples, model_provenance(model, self.corpus))
 
-        return self._kept(way, name, work)
+        return self._kept(way, name, source, work)
 
-    def _kept(self, way: Way, name: str, work: Callable[[], Work]) -> TaskEmbedding:
+    def _kept(self, way: Way, name: str, task: Task, work: Callable[[], Work]) -> TaskEmbedding:
         """The embedding of that name, made only where its space doesn't hold it."""
         held = self._held(way)
         if name not in held:
             self.progress(f"{way.method}: {name}", 0, 1)
-            held[name] = self._embedder(way).embed(*work(), self.progress)
+            held[name] = self._embedder(way, task).embed(*work(), self.progress)
             self._space(way).add(held[name])
         return held[name]
 
@@ -174,10 +193,13 @@ class Evidence:
     def _space(self, way: Way) -> Space:
         return Space(self.folder / "spaces" / f"{self._embedder(way).spec.fingerprint}-{way.rows}")
 
-    def _embedder(self, way: Way) -> Embedder:
-        key = (way.method, repr(way.options))
+    def _embedder(self, way: Way, task: Task | None = None) -> Embedder:
+        """f of a way, trained as the task's preset says, or else the recipe's: the space is the same."""
+        preset = (task and task.config.preset) or self.grid.recipe.preset
+        options = {**options_of(preset, way.method), **way.options}
+        key = (way.method, repr(options))
         if key not in self._embedders:
-            self._embedders[key] = Embedder.create(way.method, way.options, folder=self.folder)
+            self._embedders[key] = Embedder.create(way.method, options, self.surrogate, folder=self.folder)
         return self._embedders[key]
 
     def _text_emb(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
@@ -195,7 +217,7 @@ class Evidence:
         """From the source models' own states, the mean over layers, of the target's rows. Spans have no
         classes to separate.
         """
-        rows = self.few(target)
+        rows = self.seen(target)
         if rows.output == "span":
             return {}
         if rows.output == "score":
@@ -214,7 +236,7 @@ class Evidence:
         """Of a source model: target → states of its rows. All are read at once, so that it is loaded once."""
         key = base.name, source.name
         if key not in self._states:
-            rows = {t.name: self.few(t).inputs for t in self.grid.tasks if t.train.output != "span"}
+            rows = {t.name: self.seen(t).inputs for t in self.grid.tasks if t.train.output != "span"}
             features = self._features(str(self.grid.source_model(base, source)), layer=None)
             read = features([item for own in rows.values() for item in own])
             ends = np.cumsum([len(own) for own in rows.values()])[:-1]

@@ -4,82 +4,152 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from fute.config import DatasetConfig, read_source
+from fute.core.section import Section
 from fute.core.types import Input, Span
 from fute.data.dataset import Dataset
-from fute.data.readers import read_file
+from fute.data.readers import Table, read_file, read_hub
+from fute.data.squad import Row, read_squad
+from fute.models.section import local
+from fute.reproduce.finetuning import Schedule
+from fute.reproduce.questions import by_search, from_choices
 
 _WORD = re.compile(r"\S+")
 
 
+class Own(Section):
+    """What learning a task has other than the recipe's schedules."""
+
+    learning_rate: float | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+
+    def of(self, schedule: Schedule) -> Schedule:
+        return replace(schedule, **self.model_dump(exclude_none=True))
+
+
 class TaskConfig(DatasetConfig):
-    """A dataset with its two splits: `path` is a folder with `train.jsonl` and `validation.jsonl`, or `hf` is
-    a hub id.
+    """A dataset with its two splits.
+
+    `path` is a folder with `train.jsonl` and `validation.jsonl`, or the path or URL, with `{split}` in it, of
+    files as SQuAD's; or `hf` is a hub id.
 
     Attributes:
         group: datasets of one group are compared "in class".
-        choices: the column with the options {letter: text} of a multiple choice. It is read as a question
-            whose context lists the options, and whose answer is the right one's text.
-        held_out: the split that is scored.
+        choices: the column with the options {letter: text} of a multiple choice (`from_choices`).
+        find: answers are texts whose place isn't told (`by_search`).
+        held_out: the split that is scored; or a share of the other, drawn at random.
+        size: rows to learn from, for plans before they are here.
+        window: other than the recipe's.
+        learn: other than the recipe's schedules.
+        preset: whose options its task embeddings are trained with, other than the recipe's.
     """
 
     group: str
     choices: str | None = None
-    held_out: str = "validation"
+    find: bool = False
+    held_out: str | float = "validation"
+    size: int | None = None
+    window: int | None = Field(default=None, ge=1)
+    learn: Own = Own()
+    preset: str | None = None
 
-    def read(self, rows: int, window: int, seed: int = 0) -> Task:
-        """Both splits: `rows` of the second at most, contexts cut to `window` words."""
-        train, test = (
-            windowed(self._split(split, window), window, seed) for split in (self.split, self.held_out)
-        )
-        return Task(self.name, self.group, train, test.relabelled(train.labels).few(rows, seed))
+    def read(self, rows: int | None, window: int | None, seed: int = 0) -> Task:
+        """Both splits, once they are asked for: `rows` of the second at most, contexts cut to `window` words;
+        None leaves them whole.
+        """
+        return Task(self, rows, self.window or window, seed)
 
-    def _split(self, split: str, window: int) -> Dataset:
+    def split_named(self, split: str, window: int | None) -> Dataset:
+        """All rows of a split. Raises DataError where they can't be had."""
+        if self.path is not None and "{split}" in self.path:
+            return self._spans(read_squad(self.path.format(split=split)))
+        if self.choices is not None:
+            table = self._table(split)
+            return self._spans(from_choices(table, self.text, self.choices, str(self.label), window))
+        if self.find:
+            columns = self.text, str(self.text_pair), str(self.label)
+            return self._spans(by_search(self._table(split), *columns))
+        place = {"split": split} if self.hf is not None else {"path": self._file(split)}
+        return read_source(Dataset, self.model_copy(update=place))
+
+    def _table(self, split: str) -> Table:
         if self.hf is not None:
-            return read_source(Dataset, self.model_copy(update={"split": split}))
-        path = str(Path(str(self.path)) / f"{split}.jsonl")
-        if self.choices is None:
-            return read_source(Dataset, self.model_copy(update={"path": path}))
-        return Dataset.from_object(
-            self._choices_as_contexts(Path(path), self.choices, window),
-            name=self.name,
-            output="span",
-            text="question",
-            text_pair="context",
-            label="answer",
-        )
+            return read_hub(local(Path(), self.hf), self.config, split)
+        return read_file(Path(self._file(split)), self.encoding)
 
-    def _choices_as_contexts(self, path: Path, choices: str, window: int) -> list[dict[str, Any]]:
-        """Of a long question its end is kept, which asks."""
-        table, rows = read_file(path, self.encoding), []
-        columns = (table.column(self.text, "text"), table.column(choices, "choices"))
-        for question, options, right in zip(*columns, table.column(str(self.label), "label"), strict=True):
-            before = "".join(f"{text} ; " for letter, text in options.items() if letter < right)
-            span = {"text": [options[right]], "answer_start": [len(before)]}
-            ending = " ".join(question.split()[-window:])
-            rows.append({"question": ending, "context": " ; ".join(options.values()), "answer": span})
-        return rows
+    def _file(self, split: str) -> str:
+        return str(Path(str(self.path)) / f"{split}.jsonl")
+
+    def _spans(self, rows: list[Row]) -> Dataset:
+        columns = {"text": "question", "text_pair": "context", "label": "answer"}
+        return Dataset.from_object(rows, name=self.name, output="span", drop_empty=True, **columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """A dataset with the group that it is compared in.
+    """A dataset with the group that it is compared in, read when its rows are first asked for.
 
     Attributes:
-        name: of the dataset.
-        group: such as "cr" or "qa".
-        train, test: rows to learn from, and rows that are scored.
+        config: what is said of it.
+        rows: that are scored, at most.
+        window: words of a context.
+        seed: of the rows that are scored.
     """
 
-    name: str
-    group: str
-    train: Dataset
-    test: Dataset
+    config: TaskConfig
+    rows: int | None
+    window: int | None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def group(self) -> str:
+        return self.config.group
+
+    @property
+    def train(self) -> Dataset:
+        """Rows to learn from."""
+        return self._splits[0]
+
+    @property
+    def test(self) -> Dataset:
+        """Rows that are scored."""
+        return self._splits[1]
+
+    def read(self) -> None:
+        """Get the rows now. Raises DataError where they can't be had."""
+        _ = self._splits
+
+    def takes(self, schedule: Schedule) -> tuple[int, int] | None:
+        """How many steps and tokens learning it takes (`Schedule.takes`); None where it isn't here and nobody
+        has said how many rows it has. Opens no connection.
+        """
+        if self.config.path is not None and "{split}" not in self.config.path:
+            return schedule.takes(self.train)
+        return None if self.config.size is None else schedule.takes_at_most(self.config.size)
+
+    @cached_property
+    def _splits(self) -> tuple[Dataset, Dataset]:
+        train, test = (self._windowed(split) for split in self._whole())
+        return train, test.relabelled(train.labels).few(self.rows, self.seed)
+
+    def _whole(self) -> tuple[Dataset, Dataset]:
+        learnt = self.config.split_named(self.config.split, self.window)
+        if isinstance(self.config.held_out, float):
+            return learnt.split(self.config.held_out, self.seed)
+        return learnt, self.config.split_named(self.config.held_out, self.window)
+
+    def _windowed(self, dataset: Dataset) -> Dataset:
+        return dataset if self.window is None else windowed(dataset, self.window, self.seed)
 
 
 def windowed(dataset: Dataset, words: int, seed: int = 0) -> Dataset:

@@ -11,7 +11,7 @@ import itertools
 import json
 import string
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -43,16 +43,37 @@ class BaseConfig(Section):
 
 
 class TransferRecipe(Section):
-    """One grid: `recipes/transfer-SCALE.yaml`."""
+    """One grid: `recipes/transfer-SCALE.yaml`.
+
+    Attributes:
+        corpus: U.
+        bases: what source models are made from.
+        source, target: how long source models and pairs are fine-tuned; a task may have its `own`.
+        test_rows: of a target that are scored, at most; None: all.
+        window: words that are kept of a context; None: all, and what `max_tokens` has no room for is cut.
+        tasks: the datasets.
+        sources: groups whose tasks are sources.
+        preset: whose options the task embeddings are trained with; None: each method's own.
+        surrogate: of all task embeddings; by default the preset's.
+        embedded_rows: of a dataset or of U that a task embedding is trained on; None: as each way says.
+        state_rows: of a target that are read by baselines which see the source models' states; None: as
+            many as are learnt from.
+        tokens_per_second: of fine-tuning, for plans.
+    """
 
     corpus: CorpusConfig
     bases: list[BaseConfig] = Field(min_length=1)
     source: Schedule
     target: Schedule
-    test_rows: int = Field(ge=1)
-    window: int = Field(ge=1)
+    test_rows: int | None = Field(ge=1)
+    window: int | None = Field(ge=1)
     tasks: list[TaskConfig] = Field(min_length=2)
-    sources: list[str] = Field(default=["cr", "qa"], description="groups whose tasks are sources")
+    sources: list[str] = Field(default=["cr", "qa"])
+    preset: str | None = None
+    surrogate: str | None = None
+    embedded_rows: int | None = Field(default=None, ge=1)
+    state_rows: int | None = Field(default=None, ge=1)
+    tokens_per_second: int | None = Field(default=None, ge=1)
 
     @classmethod
     def read(cls, scale: str, data: Path) -> TransferRecipe:
@@ -88,8 +109,11 @@ class Planned(NamedTuple):
         models: source models to be fine-tuned.
         pairs: of them and `NOTHING` with targets, to be fine-tuned.
         kept: pairs that are there.
-        steps: of all these fine-tunings.
-        tokens: that are read in them, by a guess of 4 characters each.
+        steps: of all these fine-tunings, but for those of unknown size.
+        tokens: that are read in them, by a guess of 4 characters each; of what isn't here yet as many as are
+            read at most.
+        hours: they take on one GPU, where the recipe says how fast it is.
+        unknown: tasks that aren't here, and whose size the recipe doesn't say.
     """
 
     base: str
@@ -99,6 +123,8 @@ class Planned(NamedTuple):
     kept: int
     steps: int
     tokens: int
+    hours: float | None = None
+    unknown: tuple[str, ...] = ()
 
 
 class Transfer:
@@ -112,7 +138,7 @@ class Transfer:
 
     def __init__(self, recipe: TransferRecipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
-        self.tasks = recipe.read_tasks()
+        self.tasks = recipe.read_tasks()  # their rows are read when they are first asked for
 
     @property
     def sources(self) -> list[Task]:
@@ -141,6 +167,9 @@ class Transfer:
         Args:
             after: called after each pair.
         """
+        for done, task in enumerate(self.tasks):  # what can't be read fails before hours of work
+            progress(f"reading {task.name}", done, len(self.tasks))
+            task.read()
         pairs = list(self.pairs())
         for wait in (False, True):
             for done, pair in enumerate(pairs):
@@ -171,21 +200,47 @@ class Transfer:
         finally:
             lock.release()
 
-    def plan(self, seed: int = 0) -> list[Planned]:
-        """What `run` would do."""
-        rows = []
-        for base in self.recipe.bases:
-            pairs = [pair for pair in self.pairs() if pair.base is base]
-            missing = [pair for pair in pairs if not self._file(pair, seed).is_file()]
-            needed = {pair.source for pair in missing} - {NOTHING}
-            models = [s for s in self.sources if s.name in needed and not self._model(base, s).is_dir()]
-            work = [(s.train, self.recipe.source) for s in models]
-            work += [(pair.target.train, self.recipe.target) for pair in missing]
-            takes = [schedule.takes(dataset) for dataset, schedule in work]
-            steps, tokens = (sum(one[i] for one in takes) for i in range(2))
-            kept = len(pairs) - len(missing)
-            rows.append(Planned(base.name, base.weights, len(models), len(missing), kept, steps, tokens))
-        return rows
+    def plan(self, kept: Container[str] = (), seed: int = 0) -> list[Planned]:
+        """What `run` would do, without opening a connection.
+
+        Args:
+            kept: paths in the grid's folder of what needs not be there, since `run` begins with unpacking it.
+        """
+        return [self._planned(base, kept, seed) for base in self.recipe.bases]
+
+    def _planned(self, base: BaseConfig, kept: Container[str], seed: int) -> Planned:
+        pairs = [pair for pair in self.pairs() if pair.base is base]
+        missing = [pair for pair in pairs if not self._is_there(self._file(pair, seed), kept)]
+        needed = {pair.source for pair in missing} - {NOTHING}
+        models = [s for s in self.sources if s.name in needed and not self._model(base, s).is_dir()]
+        work = [(source, self.learning(source)) for source in models]
+        work += [(pair.target, self.learning_target(pair.target)) for pair in missing]
+        takes = [takes for task, schedule in work if (takes := task.takes(schedule)) is not None]
+        steps, tokens = (sum(one[i] for one in takes) for i in range(2))
+        speed = self.recipe.tokens_per_second
+        unknown = dict.fromkeys(task.name for task, schedule in work if task.takes(schedule) is None)
+        return Planned(
+            base.name,
+            base.weights,
+            len(models),
+            len(missing),
+            len(pairs) - len(missing),
+            steps,
+            tokens,
+            None if speed is None else tokens / speed / 3600,
+            tuple(unknown),
+        )
+
+    def _is_there(self, file: Path, kept: Container[str]) -> bool:
+        return file.is_file() or file.relative_to(self.folder).as_posix() in kept
+
+    def learning(self, source: Task) -> Schedule:
+        """How a source model is made."""
+        return source.config.learn.of(self.recipe.source)
+
+    def learning_target(self, target: Task) -> Schedule:
+        """How a pair is fine-tuned on its target."""
+        return target.config.learn.of(self.recipe.target)
 
     def _model(self, base: BaseConfig, source: Task) -> Path:
         return self.folder / "models" / base.name / source.name
@@ -196,7 +251,8 @@ class Transfer:
         if not to.is_dir():
             with self._alone(f"model.{base.name}.{source.name}"):
                 if not to.is_dir():
-                    fine_tune(locate(base.weights), source.train, to, self.recipe.source, layers=base.layers)
+                    start, schedule = locate(base.weights), self.learning(source)
+                    fine_tune(start, source.train, to, schedule, layers=base.layers)
                     self.losses(base, source)
         return to
 
@@ -211,7 +267,9 @@ class Transfer:
     def conditions(self) -> dict[str, Any]:
         """What `pairs` and `losses` are true under, beside the bases and tasks that their names say."""
         of = self.recipe.model_dump(mode="json", include={"source", "target", "test_rows", "window"})
-        return {"pairs": of, "losses": {"source": of["source"]}}
+        learn = {t.name: own for t in self.tasks if (own := t.config.learn.model_dump(exclude_none=True))}
+        some = {"learn": learn} if learn else {}
+        return {"pairs": {**of, **some}, "losses": {"source": of["source"], **some}}
 
     def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
         """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
@@ -229,11 +287,12 @@ class Transfer:
         if pair.source != NOTHING:
             source = next(task for task in self.tasks if task.name == pair.source)
             start = locate(str(self.source_model(pair.base, source)))
+        schedule = self.learning_target(pair.target)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unfinished-") as folder:
             tuned = Path(folder) / "model"
-            fine_tune(start, pair.target.train, tuned, self.recipe.target, seed=seed, layers=pair.base.layers)
-            performance, rows = evaluate(tuned, pair.target.test, max_tokens=self.recipe.target.max_tokens)
+            fine_tune(start, pair.target.train, tuned, schedule, seed=seed, layers=pair.base.layers)
+            performance, rows = evaluate(tuned, pair.target.test, max_tokens=schedule.max_tokens)
         with writing(self._file(pair, seed)) as stream:
             np.savez_compressed(
-                stream, performance=performance, rows=rows, schedule=json.dumps(asdict(self.recipe.target))
+                stream, performance=performance, rows=rows, schedule=json.dumps(asdict(schedule))
             )
