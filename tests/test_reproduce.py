@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from fute.core.errors import DataError
 from fute.core.types import Failure, Input, Span
 from fute.data.dataset import Dataset
-from fute.reproduce.archive import pack, unpack
+from fute.reproduce.archive import kept, pack, unpack
 from fute.reproduce.evidence import WAYS, Evidence, Way
 from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
+from fute.reproduce.planning import downloads, plan
 from fute.reproduce.quality import quality, word_f1
 from fute.reproduce.table import Cell, TransferResults, table
 from fute.reproduce.tasks import TaskConfig, windowed
@@ -21,7 +22,6 @@ from fute.weights.locate import locate
 from tests.grids import NEGATIVE, POSITIVE, make_transfer
 from tests.helpers import refused, write
 from tests.surrogates import make
-
 
 WHO = [Span("ann", 0)] * 2 + [Span("owns", 4)] * 2
 
@@ -198,11 +198,26 @@ def test_a_grid_is_not_made_twice(grid, monkeypatch):
 
 
 def test_the_plan_of_a_grid(grid, tmp_path):
-    (done,) = grid.plan()
-    assert done[2:7] == (0, 0, 13, 0, 0)
-    (new,) = Transfer(grid.recipe, tmp_path / "new").plan()
+    (done,) = plan(Evidence(grid, grid.folder / "evidence"))
+    assert (done.models, done.pairs, done.kept, done.steps, done.tokens) == (0, 0, 13, 0, 0)
+    fresh = Transfer(grid.recipe, tmp_path / "new")
+    evidence = Evidence(fresh, fresh.folder / "evidence")
+    (new,) = plan(evidence)
     assert (new.models, new.pairs, new.kept) == (3, 13, 0)
     assert new.steps == (3 + 13) * 2  # 2 epochs of one batch
+    assert (new.calls, new.read) == (3 * 9, 3 * 9 * 192)  # 3 source models label 9 texts
+    assert list(downloads(evidence)) == []
+
+
+def test_a_plan_counts_what_is_kept_beside_the_results(grid, tmp_path):
+    pack(grid.folder, grid.conditions(), tmp_path / "kept.zip")
+    other = Transfer(grid.recipe, tmp_path / "other")
+    held = kept(tmp_path / "kept.zip", other.conditions())
+    (found,) = plan(Evidence(other, other.folder / "evidence"), held)
+    assert (found.models, found.pairs, found.kept) == (0, 0, 13)
+    assert not other.folder.exists()
+    changed = {**grid.conditions(), "pairs": {}}
+    assert not any(name.startswith("pairs/") for name in kept(tmp_path / "kept.zip", changed))
 
 
 def test_what_a_schedule_takes():

@@ -18,7 +18,7 @@ from fute.reproduce.evidence import FUTE, WAYS, Evidence
 from fute.reproduce.questions import by_search
 from fute.reproduce.table import TransferResults
 from fute.reproduce.transfer import BaseConfig, Transfer, TransferRecipe
-from tests.helpers import refused, write
+from tests.helpers import command, refused, write
 from tests.surrogates import make
 
 SENTENCES = [
@@ -241,3 +241,27 @@ def test_both_tables_are_made(base, hub, monkeypatch):
     for embedding in made:
         assert embedding.spec.surrogate == surrogate
         assert embedding.spec.options.items() >= wanted.items()
+
+
+def test_the_plan_opens_no_connection(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
+    arguments = ["reproduce", "table1", "--scale", "paper", "--plan", "--data", str(tmp_path)]
+    code, out, _ = command(monkeypatch, capsys, *arguments, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [(base["base"], base["models"], base["pairs"]) for base in found["bases"]] == [
+        (name, 22, 22 * 22 + 3 * 23)
+        for name in ("bert", "gpt2", "t5")  # a source, or none, on each other task
+    ]
+    assert found["bases"][0]["unknown"] == ["comqa", "cq"]
+    assert found["bases"][0]["calls"] == 22 * 104_162
+    models = [need["name"] for need in found["downloads"] if need["what"] == "model"]
+    assert models == ["hf:google-bert/bert-base-uncased", "hf:openai-community/gpt2", "hf:google-t5/t5-base"]
+    assert len(found["downloads"]) == 3 + 25
+
+    code, out, err = command(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "hf:takala/financial_phrasebank@refs/convert/parquet sentences_allagree" in out
+    assert "100,000 tokens a second" in err
+    assert "not counted: comqa, cq" in err

@@ -482,7 +482,7 @@ def demo(out: Path) -> None:
     "--scale",
     type=click.Choice(["small", "paper"]),
     default="small",
-    help="Which recipe; `paper`, for now of table3 alone, needs GPUs and the hub [small].",
+    help="Which recipe; `paper` is the paper's own, which needs GPUs and the hub [small].",
 )
 @click.option(
     "--data",
@@ -517,7 +517,7 @@ def reproduce(
         return
     work = cache_dir() / "reproduce" / scale
     if only_plan:
-        experiment.show_plan(what, scale, data, work, as_json)
+        experiment.show_plan(what, scale, data, work, out, as_json)
         return
     with show.progress() as progress:
         if what.startswith("figure"):

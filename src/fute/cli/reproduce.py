@@ -11,13 +11,14 @@ from typing import Any
 from fute.cli import show
 from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
-from fute.core.progress import Progress
+from fute.core.progress import Progress, silent
 from fute.project import Project
 from fute.reproduce import crossings, figures, prompts
-from fute.reproduce.archive import pack, unpack
+from fute.reproduce.archive import Conditions, kept, pack, unpack
 from fute.reproduce.efficiency import Efficiency, measured
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import BY, FIGURES, By, Map, draw, fullest_map, source_models
+from fute.reproduce.planning import downloads, plan
 from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid, saved_grids, table_of
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
@@ -39,20 +40,16 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
             partial(figures.prompts, work / "prompts", scale, BY[0], progress), out, "prompts", BY[0], scale
         )
         return
-    grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
-    evidence = Evidence(grid, grid.folder / "evidence", progress)
-    kept, conditions = (
-        out / f"transfer-{scale}.zip",
-        {**grid.conditions(), "evidence/scores": evidence.conditions()},
-    )
-    unpack(kept, grid.folder, conditions)
+    evidence = _open_transfer(scale, data, work, progress)
+    grid, to, conditions = evidence.grid, _kept_in(out, scale), _conditions(evidence)
+    unpack(to, grid.folder, conditions)
     try:
-        grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, kept)))
+        grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, to)))
         TransferResults.gather(scale, grid, evidence).save(out)
         for by in BY:
             fullest_map(partial(source_models, evidence, by), out, "models", by, scale)
     finally:
-        pack(grid.folder, conditions, kept)
+        pack(grid.folder, conditions, to)
 
 
 def _now_and_then(do: Callable[[], object], seconds: float = 600) -> Callable[[], None]:
@@ -68,30 +65,74 @@ def _now_and_then(do: Callable[[], object], seconds: float = 600) -> Callable[[]
     return maybe
 
 
-def show_plan(what: str, scale: str, data: Path, work: Path, as_json: bool) -> None:
+def show_plan(what: str, scale: str, data: Path, work: Path, out: Path, as_json: bool) -> None:
     """Print what `compute` would still do; change nothing but the projects of prompt grids."""
     if what not in TABLES:
         raise ConfigError(f"{what} is drawn from what tables have left", fix="name a table with `--plan`")
     if what == "table3":
-        projects = {
-            name: open_grid(name, data, work / "prompts" / name, scale=scale) for name in GRIDS[scale]
-        }
-        planned = {name: project.plan() for name, project in projects.items()}
-        if as_json:
-            show.print_json({name: [vars(row) for row in rows] for name, rows in planned.items()})
-            return
-        for name, rows in planned.items():
-            show.remark(f"{name}:")
-            show.plan(rows, projects[name].budget.spent, projects[name].budget.caps)
-        return
-    bases = Transfer(TransferRecipe.read(scale, data), work / "transfer").plan()
+        _plan_prompts(scale, data, work, as_json)
+    else:
+        _plan_transfer(scale, data, work, out, as_json)
+
+
+def _plan_prompts(scale: str, data: Path, work: Path, as_json: bool) -> None:
+    projects = {name: open_grid(name, data, work / "prompts" / name, scale=scale) for name in GRIDS[scale]}
+    planned = {name: project.plan() for name, project in projects.items()}
     if as_json:
-        show.print_json({"bases": [row._asdict() for row in bases]})
+        show.print_json({name: [vars(row) for row in rows] for name, rows in planned.items()})
         return
-    numbers = ("models", "pairs", "kept", "steps", "tokens")
+    for name, rows in planned.items():
+        show.remark(f"{name}:")
+        show.plan(rows, projects[name].budget.spent, projects[name].budget.caps)
+
+
+def _plan_transfer(scale: str, data: Path, work: Path, out: Path, as_json: bool) -> None:
+    evidence = _open_transfer(scale, data, work)
+    recipe, needs = evidence.grid.recipe, list(downloads(evidence))
+    bases = plan(evidence, set(kept(_kept_in(out, scale), _conditions(evidence))))
+    if as_json:
+        made = {"bases": [row._asdict() for row in bases], "downloads": [need._asdict() for need in needs]}
+        show.print_json({**made, "tokens_per_second": recipe.tokens_per_second})
+        return
+    if needs:
+        columns = [("what", "left"), ("name", "left"), ("rows to learn from", "right")]
+        rows = [[n.what, n.name, "" if n.what == "model" else _number(n.rows)] for n in needs]
+        show.table("To download, where it isn't here", columns, rows)
+    numbers = ("models", "pairs", "kept", "steps", "tokens", "calls", "read")
     columns = [("base", "left"), ("weights", "left"), *((name, "right") for name in numbers)]
-    cells = [[r.base, r.weights, *(f"{getattr(r, name):,}" for name in numbers)] for r in bases]
-    show.table("To fine-tune", columns, cells)
+    cells = [[r.base, r.weights, *(_number(getattr(r, name)) for name in numbers)] for r in bases]
+    if recipe.tokens_per_second is not None:
+        columns.append(("hours", "right"))
+        cells = [[*own, f"{row.hours:,.0f}"] for own, row in zip(cells, bases, strict=True)]
+    show.table("To fine-tune, and calls that label U", columns, cells)
+    if recipe.tokens_per_second is not None:
+        show.remark(
+            f"Assumed: one GPU that trains on {recipe.tokens_per_second:,} tokens a second and reads"
+            " three times as many, and rows of as many tokens as are read at most. The training of task"
+            " embeddings isn't counted: that of a dataset's ends when it no longer improves."
+        )
+    if bases[0].unknown:
+        show.remark(
+            f"Of unknown size until they are downloaded, and not counted: {', '.join(bases[0].unknown)}"
+        )
+
+
+def _number(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
+def _open_transfer(scale: str, data: Path, work: Path, progress: Progress = silent) -> Evidence:
+    grid = Transfer(TransferRecipe.read(scale, data), work / "transfer")
+    return Evidence(grid, grid.folder / "evidence", progress)
+
+
+def _kept_in(out: Path, scale: str) -> Path:
+    """The file beside the results that holds what a grid has found so far."""
+    return out / f"transfer-{scale}.zip"
+
+
+def _conditions(evidence: Evidence) -> Conditions:
+    return {**evidence.grid.conditions(), "evidence/scores": evidence.conditions()}
 
 
 def draw_figure(
@@ -111,8 +152,7 @@ def draw_figure(
                 return figures.prompts(work / "prompts", scale, by, progress)
             if not data.is_dir() or not (transfer / "evidence" / "spaces").is_dir():
                 return None
-            grid = Transfer(TransferRecipe.read(scale, data), transfer)
-            return source_models(Evidence(grid, transfer / "evidence", progress), by)
+            return source_models(_open_transfer(scale, data, work, progress), by)
 
         found = fullest_map(fresh, out, figure.of, by, scale)
         if found is not None:

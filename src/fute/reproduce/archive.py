@@ -28,15 +28,24 @@ def pack(folder: Path, conditions: Conditions, to: Path) -> None:
                     archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
-def unpack(file: Path, folder: Path, conditions: Conditions) -> None:
-    """Put back what isn't there, of those parts that were made under the same conditions."""
+def kept(file: Path, conditions: Conditions) -> list[str]:
+    """The paths, in a grid's folder, of what a file holds that was made under the same conditions."""
     if not file.is_file():
-        return
+        return []
     with storing(file), zipfile.ZipFile(file) as archive:
         made_under = json.loads(archive.read(_CONDITIONS))
         same = [Path(part) for part in conditions if made_under.get(part) == conditions[part]]
-        for name in archive.namelist():
-            to = folder / name
-            known = any(Path(name).is_relative_to(part) for part in same) and ".." not in Path(name).parts
-            if known and not to.is_file():
-                write_atomically(to, archive.read(name))
+        return [
+            name
+            for name in archive.namelist()
+            if any(Path(name).is_relative_to(part) for part in same) and ".." not in Path(name).parts
+        ]
+
+
+def unpack(file: Path, folder: Path, conditions: Conditions) -> None:
+    """Put back what is kept and isn't there."""
+    missing = [name for name in kept(file, conditions) if not (folder / name).is_file()]
+    if missing:
+        with storing(file), zipfile.ZipFile(file) as archive:
+            for name in missing:
+                write_atomically(folder / name, archive.read(name))

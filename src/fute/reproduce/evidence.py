@@ -123,7 +123,7 @@ class Evidence:
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
-        file = self.folder / "scores" / base.name / f"{target.name}.json"
+        file = self.scores_file(base, target)
         kept: dict[str, Scores] = json.loads(file.read_text()) if file.is_file() else {}
         new = [source for source in sources if source.name not in kept.get(FUTE, {})]
         if new:
@@ -133,6 +133,10 @@ class Evidence:
         names = {source.name for source in sources}
         found = {way: {s: v for s, v in scores.items() if s in names} for way, scores in kept.items()}
         return {**found, "CurveGrad": self._curve_grad(base, sources)}  # compares the sources with each other
+
+    def scores_file(self, base: BaseConfig, target: Task) -> Path:
+        """Where the scores of a base's source models for a target are kept."""
+        return self.folder / "scores" / base.name / f"{target.name}.json"
 
     def _scored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         found = {name: self._similarities(name, base, sources, target) for name in self.ways}

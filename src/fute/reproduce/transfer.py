@@ -11,7 +11,7 @@ import itertools
 import json
 import string
 import tempfile
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -100,33 +100,6 @@ class Pair(NamedTuple):
         return f"{self.base.name}/{self.source}/{self.target.name}"
 
 
-class Planned(NamedTuple):
-    """What a grid still has to do with one base.
-
-    Attributes:
-        base: its name.
-        weights: where they come from.
-        models: source models to be fine-tuned.
-        pairs: of them and `NOTHING` with targets, to be fine-tuned.
-        kept: pairs that are there.
-        steps: of all these fine-tunings, but for those of unknown size.
-        tokens: that are read in them, by a guess of 4 characters each; of what isn't here yet as many as are
-            read at most.
-        hours: they take on one GPU, where the recipe says how fast it is.
-        unknown: tasks that aren't here, and whose size the recipe doesn't say.
-    """
-
-    base: str
-    weights: str
-    models: int
-    pairs: int
-    kept: int
-    steps: int
-    tokens: int
-    hours: float | None = None
-    unknown: tuple[str, ...] = ()
-
-
 class Transfer:
     """A grid in a folder, each of whose models and pairs is made once and then kept.
 
@@ -174,10 +147,10 @@ class Transfer:
         for wait in (False, True):
             for done, pair in enumerate(pairs):
                 progress(f"fine-tuning ({pair.name})", done, len(pairs))
-                if self._file(pair, seed).is_file():
+                if self.pair_file(pair, seed).is_file():
                     continue
                 with self._alone(f"{pair.name.replace('/', '.')}-{seed}", wait=wait) as free:
-                    if free and not self._file(pair, seed).is_file():
+                    if free and not self.pair_file(pair, seed).is_file():
                         self._run(pair, seed)
                         after()
         progress("fine-tuning", len(pairs), len(pairs))
@@ -200,40 +173,6 @@ class Transfer:
         finally:
             lock.release()
 
-    def plan(self, kept: Container[str] = (), seed: int = 0) -> list[Planned]:
-        """What `run` would do, without opening a connection.
-
-        Args:
-            kept: paths in the grid's folder of what needs not be there, since `run` begins with unpacking it.
-        """
-        return [self._planned(base, kept, seed) for base in self.recipe.bases]
-
-    def _planned(self, base: BaseConfig, kept: Container[str], seed: int) -> Planned:
-        pairs = [pair for pair in self.pairs() if pair.base is base]
-        missing = [pair for pair in pairs if not self._is_there(self._file(pair, seed), kept)]
-        needed = {pair.source for pair in missing} - {NOTHING}
-        models = [s for s in self.sources if s.name in needed and not self._model(base, s).is_dir()]
-        work = [(source, self.learning(source)) for source in models]
-        work += [(pair.target, self.learning_target(pair.target)) for pair in missing]
-        takes = [takes for task, schedule in work if (takes := task.takes(schedule)) is not None]
-        steps, tokens = (sum(one[i] for one in takes) for i in range(2))
-        speed = self.recipe.tokens_per_second
-        unknown = dict.fromkeys(task.name for task, schedule in work if task.takes(schedule) is None)
-        return Planned(
-            base.name,
-            base.weights,
-            len(models),
-            len(missing),
-            len(pairs) - len(missing),
-            steps,
-            tokens,
-            None if speed is None else tokens / speed / 3600,
-            tuple(unknown),
-        )
-
-    def _is_there(self, file: Path, kept: Container[str]) -> bool:
-        return file.is_file() or file.relative_to(self.folder).as_posix() in kept
-
     def learning(self, source: Task) -> Schedule:
         """How a source model is made."""
         return source.config.learn.of(self.recipe.source)
@@ -242,12 +181,13 @@ class Transfer:
         """How a pair is fine-tuned on its target."""
         return target.config.learn.of(self.recipe.target)
 
-    def _model(self, base: BaseConfig, source: Task) -> Path:
+    def model_folder(self, base: BaseConfig, source: Task) -> Path:
+        """Where a source model is kept."""
         return self.folder / "models" / base.name / source.name
 
     def source_model(self, base: BaseConfig, source: Task) -> Path:
         """The folder of a source model, fine-tuned first where it isn't there."""
-        to = self._model(base, source)
+        to = self.model_folder(base, source)
         if not to.is_dir():
             with self._alone(f"model.{base.name}.{source.name}"):
                 if not to.is_dir():
@@ -273,13 +213,14 @@ class Transfer:
 
     def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
         """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
-        file = self._file(pair, seed)
+        file = self.pair_file(pair, seed)
         if not file.is_file():
             return None
         with np.load(file) as saved:
             return float(saved["performance"]), saved["rows"]
 
-    def _file(self, pair: Pair, seed: int) -> Path:
+    def pair_file(self, pair: Pair, seed: int = 0) -> Path:
+        """Where what a pair has reached is kept."""
         return self.folder / "pairs" / pair.base.name / pair.source / f"{pair.target.name}-{seed}.npz"
 
     def _run(self, pair: Pair, seed: int) -> None:
@@ -292,7 +233,7 @@ class Transfer:
             tuned = Path(folder) / "model"
             fine_tune(start, pair.target.train, tuned, schedule, seed=seed, layers=pair.base.layers)
             performance, rows = evaluate(tuned, pair.target.test, max_tokens=schedule.max_tokens)
-        with writing(self._file(pair, seed)) as stream:
+        with writing(self.pair_file(pair, seed)) as stream:
             np.savez_compressed(
                 stream, performance=performance, rows=rows, schedule=json.dumps(asdict(schedule))
             )
