@@ -8,12 +8,14 @@ import json
 import pytest
 
 from fute.cli import reproduce as experiment
+from fute.config import DatasetConfig
 from fute.core.errors import DataError
 from fute.core.progress import silent
-from fute.core.types import Span
+from fute.core.types import Input, Span
 from fute.data.readers import Table, read_object
 from fute.data.squad import read_squad
 from fute.presets import options_of
+from fute.reproduce import evaluated
 from fute.reproduce.evidence import FUTE, WAYS, Evidence
 from fute.reproduce.questions import by_search
 from fute.reproduce.table import TransferResults
@@ -265,3 +267,16 @@ def test_the_plan_opens_no_connection(tmp_path, monkeypatch, capsys):
     assert "hf:takala/financial_phrasebank@refs/convert/parquet sentences_allagree" in out
     assert "100,000 tokens a second" in err
     assert "not counted: comqa, cq" in err
+
+
+def test_what_is_evaluated_on_is_read_of_both_splits(hub, monkeypatch):
+    recipe = recipe_of(hub, "cq", "financial_phrasebank")
+    monkeypatch.setattr(TransferRecipe, "read", lambda scale, data: recipe)
+    write(hub / "o/n/train.jsonl", '{"text": "to learn", "label": "a"}\n{"text": "from", "label": "b"}')
+    write(hub / "o/n/test.jsonl", '{"text": "to score", "label": "a"}\n{"text": "by", "label": "b"}')
+    other = DatasetConfig(name="other", hf="o/n", test="test", sample=1)
+    monkeypatch.setattr(evaluated, "_of_prompts", lambda: [other])
+    seen = list(evaluated.evaluated())
+    assert len(seen) == (2 + 2) + 8 + (2 + 2)
+    assert seen[0] == Input("who?", CONTEXT)
+    assert [item.text for item in seen[-4:]] == ["to learn", "from", "to score", "by"]

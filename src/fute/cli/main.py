@@ -467,6 +467,37 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
+@cli.group(epilog=_example("fute corpus crossfit"))
+def corpus() -> None:
+    """Make an unlabelled corpus U."""
+
+
+@corpus.command("crossfit", epilog=_example("fute corpus crossfit --per-task 100 --out u.jsonl"))
+@click.option(
+    "--per-task", type=click.IntRange(min=1), default=100, help="Texts of each task, at most [100]."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("u.jsonl"), help="The file of U [u.jsonl]."
+)
+@click.option("--seed", type=int, default=0, help="Of the draws [0].")
+@_json
+def corpus_crossfit(per_task: int, out: Path, seed: int, as_json: bool) -> None:
+    """Draw texts of CrossFit's tasks from the hub, as the paper does for its U.
+
+    Tasks that are made of a dataset of the paper's tables are left out, and so are texts that share 13 words
+    in a row with one of these. May be stopped and started again: a task is drawn once, one that failed is
+    tried again.
+    """
+    from fute.cli.corpus import build, print_drawn
+
+    with show.progress() as progress:
+        drawn = build(out, per_task, seed, progress)
+    if as_json:
+        show.print_json([one._asdict() for one in drawn])
+    else:
+        print_drawn(drawn, out)
+
+
 @cli.command(
     epilog=_example(
         "fute reproduce table1 --data data --plan",

@@ -14,6 +14,7 @@ from typing import Any
 
 from fute.core.errors import DataError, did_you_mean, listing
 from fute.core.runtime import require
+from fute.data.splits import sample_indices
 
 # The branch with the hub's own copies.
 _CONVERTED = "refs/convert/parquet"
@@ -240,13 +241,14 @@ def read_object(data: Any, origin: str) -> Table:
     return table
 
 
-def read_hub(name: str, config: str | None, split: str) -> Table:
+def read_hub(name: str, config: str | None, split: str, *, sample: int | None = None, seed: int = 0) -> Table:
     """Read one split of a hub dataset, or of a local folder that the `datasets` library understands.
 
     Args:
         name: `org/name`, or `org/name@REVISION`. `refs/convert/parquet` is the hub's own copy of a dataset
             whose loading script `datasets` runs no more; its configurations are folders.
         config, split: as the dataset calls them.
+        sample, seed: draw so many rows.
 
     Raises:
         DataError: the hub can't be reached, or has no such dataset or split.
@@ -271,7 +273,7 @@ def read_hub(name: str, config: str | None, split: str) -> Table:
             found=message[0][:300],
             fix="check the id, `config` and `split`; without the network, download it and use `path`",
         ) from error
-    return read_object(data, origin)
+    return read_object(data.select(sample_indices(len(data), sample, seed)) if sample else data, origin)
 
 
 def fetch(place: str) -> Path:
