@@ -1,20 +1,25 @@
 """The experiments: what is scored, what is cut, and a whole small grid of tiny models, trained here."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fute.api import Embedder
 from fute.core.errors import DataError
-from fute.core.types import Failure, Input, Span
+from fute.core.types import Examples, Failure, Input, Span
+from fute.data.corpus import Corpus, fit
 from fute.data.dataset import Dataset
 from fute.reproduce.archive import kept, pack, unpack
 from fute.reproduce.evidence import WAYS, Evidence, Way
 from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
 from fute.reproduce.planning import downloads, plan
 from fute.reproduce.quality import quality, word_f1
+from fute.reproduce.said import read_said, write_said
 from fute.reproduce.table import Cell, TransferResults, table
 from fute.reproduce.tasks import TaskConfig, windowed
 from fute.reproduce.transfer import NOTHING, Pair, Transfer
@@ -265,7 +270,7 @@ def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     monkeypatch.setattr("fute.reproduce.evidence.WAYS", kinds)
     evidence = Evidence(grid, grid.folder / "evidence")
     before = TransferResults.gather("small", grid, evidence)
-    conditions = {**grid.conditions(), "evidence/scores": evidence.conditions()}
+    conditions = {**grid.conditions(), "evidence/scores": evidence.conditions()["scores"]}
     pack(grid.folder, conditions, tmp_path / "kept.zip")
 
     other = Transfer(grid.recipe, tmp_path / "other")
@@ -281,6 +286,52 @@ def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     assert (tmp_path / "third" / "losses" / "tiny" / "mood.json").is_file()
     pack(grid.folder, conditions, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "kept.zip").read_bytes()
+
+
+def test_what_models_said_of_u_comes_back_without_them(grid, tmp_path, monkeypatch):
+    base, source = grid.recipe.bases[0], grid.sources[0]
+    first = Evidence(grid, tmp_path / "one")
+    said = first._said(base, source)
+    monkeypatch.setattr("fute.reproduce.evidence.tuned_model", lambda *a, **k: pytest.fail("asked again"))
+    again = Evidence(grid, tmp_path / "one")._said(base, source)
+    assert (again.inputs, again.labels, again.output) == (said.inputs, ("bad", "good"), "class")
+    np.testing.assert_array_equal(again.targets, said.targets)
+    assert said.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_spans_are_kept_as_places(tmp_path):
+    u = Corpus([Input("Who came? Ann came home.")] * 2, "u")
+    examples = Examples(
+        [fit(u.inputs[0], "question-context")] * 2, [Span("Ann", 0), Span("", -1)], (), "span"
+    )
+    box = SimpleNamespace(shape="question-context")
+    write_said(tmp_path / "s.npz", box, SimpleNamespace(rows=np.array([0, 1])), examples)
+    back = read_said(tmp_path / "s.npz", u)
+    assert (back.inputs, back.targets) == (list(examples.inputs), list(examples.targets))
+    assert b"Ann" not in (tmp_path / "s.npz").read_bytes()
+
+
+def test_two_processes_share_the_evidence_and_nothing_is_made_twice(grid, tmp_path, monkeypatch):
+    ways = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", ways)
+    made, embed = [], Embedder.embed
+
+    def counted(self, name, *rest):
+        made.append((self.spec.method, name))
+        return embed(self, name, *rest)
+
+    monkeypatch.setattr(Embedder, "embed", counted)
+    one, other = Evidence(grid, tmp_path / "e"), Evidence(grid, tmp_path / "e")
+    with ThreadPoolExecutor() as threads:
+        with grid.alone("evidence.mood"):
+            waiting = threads.submit(one.make)  # does all else, then waits for what is held here
+            other._of_task(grid.tasks[0])
+        waiting.result(timeout=120)
+    probes = {f"{kind} {task.name}" for task in grid.tasks for kind in ("target", "source")} - {"source tone"}
+    models = {f"model tiny/{task.name}" for task in grid.sources}
+    assert sorted(made) == sorted(
+        [("text-emb", name) for name in probes] + [("linear-probe", name) for name in probes | models]
+    )
 
 
 def results_by_hand():

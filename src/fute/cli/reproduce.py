@@ -45,6 +45,7 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     unpack(to, grid.folder, conditions)
     try:
         grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, to)))
+        evidence.make()
         TransferResults.gather(scale, grid, evidence).save(out)
         for by in BY:
             fullest_map(partial(source_models, evidence, by), out, "models", by, scale)
@@ -132,7 +133,8 @@ def _kept_in(out: Path, scale: str) -> Path:
 
 
 def _conditions(evidence: Evidence) -> Conditions:
-    return {**evidence.grid.conditions(), "evidence/scores": evidence.conditions()}
+    of_evidence = {f"{evidence.folder.name}/{part}": made for part, made in evidence.conditions().items()}
+    return {**evidence.grid.conditions(), **of_evidence}
 
 
 def draw_figure(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.api import Embedder, Work, dataset_provenance, model_examples, model_provenance
+from fute.api import Embedder, Work, dataset_provenance, model_examples, task_of
 from fute.choosing.evidence import OF_STATES
 from fute.config import read_source
 from fute.core.files import write_atomically
@@ -21,8 +22,11 @@ from fute.core.types import Examples, Floats, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.data.splits import sample_indices
+from fute.labelling.cache import PredictionCache
+from fute.labelling.runner import label
 from fute.presets import options_of, surrogate_of
 from fute.reproduce.finetuning import tuned_model
+from fute.reproduce.said import read_said, write_said
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import BaseConfig, Transfer
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
@@ -58,12 +62,12 @@ FUTE = "fute"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
-    "FUTE+TaskEmb": Way("task-emb", {}, rows=400),
-    "FUTE+TaskEmb, published estimator": Way("task-emb", _PUBLISHED, rows=400),
-    "FUTE+TuPaTE": Way("tupate", {}, rows=400),
+    "FUTE+TaskEmb": Way("task-emb", {}, rows=200),
+    "FUTE+TaskEmb, published estimator": Way("task-emb", _PUBLISHED, rows=200),
+    "FUTE+TuPaTE": Way("tupate", {}, rows=200),
     "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
-    "TaskEmb": Way("task-emb", {}, rows=400, of_models=False),
-    "TuPaTE": Way("tupate", {}, rows=400, of_models=False),
+    "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),
+    "TuPaTE": Way("tupate", {}, rows=200, of_models=False),
     "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),
 }
 
@@ -74,7 +78,7 @@ class Evidence:
     Args:
         grid: whose source models are there, or are made.
         folder: where features, answers and embeddings are kept, and in `scores/BASE/TARGET.json` what came of
-            them.
+            them; in `answers/BASE/SOURCE.npz` the answers.
     """
 
     def __init__(self, grid: Transfer, folder: Path, progress: Progress = silent) -> None:
@@ -113,13 +117,51 @@ class Evidence:
         return source.train.few(self.grid.recipe.source.rows)
 
     def conditions(self) -> dict[str, Any]:
-        """What the kept scores are true under, beside the grid's own conditions."""
-        corpus = self.grid.recipe.corpus.model_dump(mode="json", exclude={"path"})
+        """What the kept scores and answers are true under, by their folder."""
+        corpus, grid = (
+            self.grid.recipe.corpus.model_dump(mode="json", exclude={"path"}),
+            self.grid.conditions(),
+        )
         ways = {name: asdict(way) for name, way in self.ways.items()}
         recipe, own = self.grid.recipe, {t.name: t.config.preset for t in self.grid.tasks if t.config.preset}
         said = {"preset": recipe.preset, "surrogate": recipe.surrogate, "state_rows": recipe.state_rows}
         some = {key: value for key, value in {**said, "presets": own}.items() if value}
-        return {**self.grid.conditions()["pairs"], "corpus": corpus, "ways": ways, **some}
+        scores = {**grid["pairs"], "corpus": corpus, "ways": ways, **some}
+        return {"scores": scores, "answers": {**grid["losses"], "corpus": corpus}}
+
+    def make(self) -> None:
+        """Make the embeddings and states that scores are made of, of all source models that are there.
+        Several processes may share the work, as for `Transfer.run`.
+        """
+        models = [(base, source) for base in self.grid.recipe.bases for source in self.grid.sources]
+        there = [(base, s) for base, s in models if self.grid.model_folder(base, s).is_dir()]
+        for wait in (False, True):
+            for task in self.grid.tasks:
+                with self._new_alone(task.name, wait) as free:
+                    if free:
+                        self._of_task(task)
+            for base, source in there:
+                with self._new_alone(f"{base.name}.{source.name}", wait) as free:
+                    if free:
+                        self._of_model(base, source)
+
+    @contextlib.contextmanager
+    def _new_alone(self, name: str, wait: bool) -> Iterator[bool]:
+        with self.grid.alone(f"evidence.{name}", wait=wait) as free:
+            self._spaces.clear()  # what other processes have added since isn't made again
+            yield free
+
+    def _of_task(self, task: Task) -> None:
+        for way in self.ways.values():
+            self._dte(way, f"target {task.name}", task, self.few(task))
+            if not way.of_models and task in self.grid.sources:
+                self._dte(way, f"source {task.name}", task, self.learnt(task))
+
+    def _of_model(self, base: BaseConfig, source: Task) -> None:
+        for way in self.ways.values():
+            if way.of_models:
+                self._mte(way, base, source)
+        self._states_of(base, source)
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
@@ -168,16 +210,29 @@ class Evidence:
         name = f"model {base.name}/{source.name}"
 
         def work() -> Work:
-            folder = self.grid.source_model(base, source)
-            most = self.grid.learning(source).max_tokens
-            model = tuned_model(folder, source.train, name=name, max_tokens=most)
-            labelled = self._embedder(way, source).label([model], self.corpus, self.progress)
-            for failure in labelled.failures.values():
-                raise failure
-            examples = _some(model_examples(model, labelled), way.rows)
-            return Work(name, "model", examples, model_provenance(model, self.corpus))
+            examples, corpus = self._said(base, source), self.corpus
+            provenance = {
+                "weights": base.weights,
+                "trained_on": source.name,
+                "corpus": corpus.origin,
+                "corpus_fingerprint": corpus.fingerprint[:16],
+                "task": task_of(examples.labels) or examples.output,
+            }
+            return Work(name, "model", _some(examples, way.rows), provenance)
 
         return self._kept(way, name, source, work)
+
+    def _said(self, base: BaseConfig, source: Task) -> Examples:
+        """What a source model says of U; from its file, where it is kept."""
+        file = self.folder / "answers" / base.name / f"{source.name}.npz"
+        if not file.is_file():
+            folder, most = self.grid.source_model(base, source), self.grid.learning(source).max_tokens
+            model = tuned_model(folder, source.train, name=f"{base.name}/{source.name}", max_tokens=most)
+            labelled = label([model], self.corpus.inputs, PredictionCache(None), self.progress)
+            for failure in labelled.failures.values():
+                raise failure
+            write_said(file, model, labelled.answered[model.name], model_examples(model, labelled))
+        return read_said(file, self.corpus)
 
     def _kept(self, way: Way, name: str, task: Task, work: Callable[[], Work]) -> TaskEmbedding:
         """The embedding of that name, made only where its space doesn't hold it."""

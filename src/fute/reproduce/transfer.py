@@ -149,14 +149,14 @@ class Transfer:
                 progress(f"fine-tuning ({pair.name})", done, len(pairs))
                 if self.pair_file(pair, seed).is_file():
                     continue
-                with self._alone(f"{pair.name.replace('/', '.')}-{seed}", wait=wait) as free:
+                with self.alone(f"{pair.name.replace('/', '.')}-{seed}", wait=wait) as free:
                     if free and not self.pair_file(pair, seed).is_file():
                         self._run(pair, seed)
                         after()
         progress("fine-tuning", len(pairs), len(pairs))
 
     @contextlib.contextmanager
-    def _alone(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+    def alone(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold what is called so against other processes; False where one of them has it."""
         from filelock import FileLock, Timeout
 
@@ -189,7 +189,7 @@ class Transfer:
         """The folder of a source model, fine-tuned first where it isn't there."""
         to = self.model_folder(base, source)
         if not to.is_dir():
-            with self._alone(f"model.{base.name}.{source.name}"):
+            with self.alone(f"model.{base.name}.{source.name}"):
                 if not to.is_dir():
                     start, schedule = locate(base.weights), self.learning(source)
                     fine_tune(start, source.train, to, schedule, layers=base.layers)
