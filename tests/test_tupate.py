@@ -5,9 +5,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, set_seed
 
+from fute.api import Embedder, Work
 from fute.core.errors import ConfigError, ModelError
 from fute.core.types import Examples, Input
 from fute.methods.tupate import TuPaTE
+from fute.space import similarity
 from fute.surrogates.prefix_attention import Prefix
 
 from .reviews import REVIEWS
@@ -167,3 +169,27 @@ def test_divergence_is_an_error_that_names_the_step(features):
 def test_an_unknown_pooling_is_refused():
     with pytest.raises(ConfigError, match="one of layers, tokens"):
         TuPaTE(pool="heads")
+
+
+def test_the_end_is_the_start_and_the_change():
+    """As published; unless the start is left out, vectors from different noise are far apart."""
+    examples = Examples(
+        [Input(text) for text, _ in REVIEWS[:12]],
+        np.eye(2, dtype=np.float32)[[label for _, label in REVIEWS[:12]]],
+        ("negative", "positive"),
+    )
+    options = {"steps": 2, "batch_size": 8, "num_virtual_tokens": 2, "pool": "none"}
+
+    def embedders(**more):
+        return Embedder.create("tupate", {**options, **more}, dtype="float32")
+
+    change, end = embedders(), embedders(vector="end")
+    start = Prefix(change.surrogate.model, 2, seed=0)
+    both = torch.cat([start.tensors["keys"].ravel(), start.tensors["values"].ravel()]).detach().numpy()
+    made = [one.embed("e", "dataset", examples, {}) for one in (change, end)]
+    np.testing.assert_allclose(made[1].vector, both + made[0].vector, atol=1e-6)
+    assert change.spec != end.spec
+
+    work = Work("e", "dataset", examples, {})
+    assert similarity.cosine(end.embed_from(0, work), made[1]) == pytest.approx(1)
+    assert similarity.cosine(end.embed_from(1, work), made[1]) < 0.9

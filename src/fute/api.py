@@ -23,7 +23,7 @@ from fute.data.dataset import Dataset
 from fute.labelling.cache import PredictionCache
 from fute.labelling.ensemble import ensemble
 from fute.labelling.runner import Answered, Labelled, label
-from fute.methods.base import Embedded, EmbeddingMethod, alike, defining_options, make_method
+from fute.methods.base import Embedded, EmbeddingMethod, alike, defining_options, flat, make_method
 from fute.methods.registry import Methods
 from fute.models.base import BlackBox
 from fute.selection.rank import Ranking
@@ -131,6 +131,15 @@ class Embedder:
             Work(name, kind, examples, provenance),
             self._method(kind).embed(examples, self.features, self.seed, progress),
         )
+
+    def embed_from(self, start: int, work: Work, progress: Progress = silent) -> TaskEmbedding:
+        """As the published code does: what is drawn at the start comes from a seed of its own, not the
+        space's, of which only the projection is drawn.
+        """
+        method: Any = self._method(work.kind)
+        pieces = method.raw(work.examples, self.features, start, progress)
+        whole = np.concatenate([np.ravel(piece) for piece in pieces])
+        return self._embedding(work, flat(whole, [], self.seed))
 
     def embed_many(self, works: Sequence[Work], progress: Progress = silent) -> list[TaskEmbedding]:
         """The embedding of each, in one pass where the method knows how (`together` says for which)."""

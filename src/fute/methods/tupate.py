@@ -24,6 +24,7 @@ _CHOICES = {
     "adapter": ("prefix", "bitfit", "lora"),
     "where": ("all", "encoder", "decoder"),
     "pool": ("layers", "tokens", "none"),
+    "vector": ("change", "end"),
 }
 
 
@@ -49,6 +50,7 @@ class TuPaTE:
             below make of a text is made once, for all epochs and models.
         rank: of LoRA's steps.
         pool: "layers" (mean over layers, as in the paper), "tokens" (mean over virtual tokens) or "none".
+        vector: the "change" from the start; or the "end", as published, in which the start is kept.
         head: what it starts from: the "labels", or "noise" drawn from the seed, one row for each label in
             their order: as published, but then the order counts.
         steps: most optimiser steps.
@@ -70,7 +72,7 @@ class TuPaTE:
 
     name: ClassVar[str] = "tupate"
     defining: ClassVar[tuple[str, ...]] = (
-        *("adapter", "num_virtual_tokens", "where", "top_layers", "rank", "pool", "head"),
+        *("adapter", "num_virtual_tokens", "where", "top_layers", "rank", "pool", "vector", "head"),
     )
 
     adapter: str = "prefix"
@@ -79,6 +81,7 @@ class TuPaTE:
     top_layers: int = 0
     rank: int = 8
     pool: str = "layers"
+    vector: str = "change"
     head: str = "labels"
     steps: int = 60
     epochs: int = 0
@@ -124,7 +127,7 @@ class TuPaTE:
         training = Training(features.frozen(self.max_tokens, examples.output), examples, self, seed)
         for counts in every:
             fitted = training.fit(self._adapter(training.model, seed), counts, progress)
-            yield self._pooled(fitted.change), fitted.notes
+            yield self._pooled(fitted.end if self.vector == "end" else fitted.change), fitted.notes
 
     def _adapter(self, model: Any, seed: int) -> Adapter:
         from fute.surrogates.adapters import BitFit, LoRA

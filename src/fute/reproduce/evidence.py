@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -48,6 +49,7 @@ class Way:
         rows: of a dataset or of U at most, since each costs much.
         of_models: MTEs are compared with DTEs; else the sources' own DTEs are, as before FUTE.
         similarity: as for `fute.space.similarity.cosine`.
+        own_starts: each embedding starts from other noise, as published.
     """
 
     method: str
@@ -55,19 +57,24 @@ class Way:
     rows: int = 100_000
     of_models: bool = True
     similarity: Similarity = "inputs"
+    own_starts: bool = False
 
 
-_PUBLISHED = {"estimator": "squared_mean", "head": "noise"}
+# The published code's estimator, and its vector that isn't the change from the start.
+_TASK_EMB = {"estimator": "squared_mean", "head": "noise"}
+_TUPATE = {"vector": "end", "head": "noise"}
+_STEPS = {"steps": 30}  # 5 epochs of these rows
 FUTE = "fute"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
     "FUTE+TaskEmb": Way("task-emb", {}, rows=200),
-    "FUTE+TaskEmb, published estimator": Way("task-emb", _PUBLISHED, rows=200),
-    "FUTE+TuPaTE": Way("tupate", {}, rows=200),
+    "FUTE+TaskEmb, as published": Way("task-emb", _TASK_EMB, rows=200, own_starts=True),
+    "FUTE+TuPaTE": Way("tupate", _STEPS, rows=200),
+    "FUTE+TuPaTE, as published": Way("tupate", {**_STEPS, **_TUPATE}, rows=200, own_starts=True),
     "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
     "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),
-    "TuPaTE": Way("tupate", {}, rows=200, of_models=False),
+    "TuPaTE": Way("tupate", _STEPS, rows=200, of_models=False),
     "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),
 }
 
@@ -239,7 +246,11 @@ class Evidence:
         held = self._held(way)
         if name not in held:
             self.progress(f"{way.method}: {name}", 0, 1)
-            held[name] = self._embedder(way, task).embed(*work(), self.progress)
+            embedder = self._embedder(way, task)
+            if way.own_starts:
+                held[name] = embedder.embed_from(zlib.crc32(name.encode()), work(), self.progress)
+            else:
+                held[name] = embedder.embed(*work(), self.progress)
             self._space(way).add(held[name])
         return held[name]
 

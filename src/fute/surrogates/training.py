@@ -67,6 +67,11 @@ class Fitted:
     notes: dict[str, Any]
     losses: Sequence[float] = ()
 
+    @property
+    def end(self) -> dict[str, Floats]:
+        """The adapter's tensors as arrays."""
+        return {name: tensor.float().cpu().numpy() for name, tensor in self.tensors.items()}
+
 
 def own_parameters(model: Any, head: Any = None) -> dict[str, torch.nn.Parameter]:
     """A model's parameters by name, tied ones once, less those that a language model head has alone: the same
