@@ -85,6 +85,6 @@ def make_transfer(folder):
 
 def with_prompts(folder):
     """The folder, with results of prompts that are part of fute's own: no report is without."""
-    for file in (Path(__file__).parents[1] / "benchmarks/results").glob("prompts-*.json"):
+    for file in (Path(__file__).parents[1] / "benchmarks/results").glob("prompts-*"):
         shutil.copy(file, folder)
     return folder

