@@ -255,6 +255,14 @@ def test_a_dataset_may_have_no_labels_or_few(tmp_path):
         read(tmp_path, SMALL.replace("reviews.csv", "reviews.csv, few: 1"))
 
 
+@pytest.mark.parametrize(
+    "more", ["", ", sample: 9, output: score", ", sample: 9, label: null, labels: [a, b]"]
+)
+def test_a_balanced_sample_needs_classes_and_a_size(tmp_path, more):
+    with refused(ConfigError, "line 3", "`balanced`", "a `sample`"):
+        read(tmp_path, SMALL.replace("reviews.csv", f"reviews.csv, balanced: true{more}"))
+
+
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 # An example that is a file begins with its name.

@@ -332,6 +332,13 @@ def test_few_rows_are_of_every_class_in_turn():
     assert len(data.few(1000)) == 100
 
 
+def test_a_balanced_sample_is_of_every_class_alike():
+    labels = ["common"] * 90 + ["rare"] * 10
+    assert Counter(label_names(dataset(labels, sample=16, balanced=True))) == {"common": 8, "rare": 8}
+    assert Counter(label_names(dataset(labels, sample=40, balanced=True))) == {"common": 30, "rare": 10}
+    assert Counter(label_names(dataset(labels, balanced=True))) == {"common": 90, "rare": 10}
+
+
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 5))
 def test_few_rows_are_balanced_and_held_by_more(classes, size, seed):
     rows = balanced_indices(np.array(classes), size, seed)

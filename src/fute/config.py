@@ -102,6 +102,7 @@ class DatasetConfig(_Source):
         "start",
         "labels",
         "drop_unlabelled",
+        "balanced",
     }
 
     name: Name
@@ -110,6 +111,7 @@ class DatasetConfig(_Source):
     start: str = "start"
     labels: LabelNames | None = None
     drop_unlabelled: bool = False
+    balanced: bool = False
     split: str = "train"
     test: float | str = Field(
         default=0.0, description="the share that is held out; or the split or file of the rows that are"
@@ -126,6 +128,8 @@ class DatasetConfig(_Source):
 
     @model_validator(mode="after")
     def _few_can_be_learnt(self) -> DatasetConfig:
+        if self.balanced and (self.sample is None or self.output != "class" or self.label is None):
+            raise ValueError("`balanced` draws as many rows of each class: it needs classes, and a `sample`")
         if self.few == 1:
             raise ValueError("`few` is 0, for none of the labels (pseudo-labels), or at least 2")
         if self.few == 0 and self.output != "class":

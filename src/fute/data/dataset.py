@@ -157,6 +157,7 @@ class Dataset:
         drop_empty: bool = False,
         drop_unlabelled: bool = False,
         sample: int | None = None,
+        balanced: bool = False,
         seed: int = 0,
     ) -> Dataset:
         """Map a table's columns. The arguments are those of `from_file`."""
@@ -184,6 +185,8 @@ class Dataset:
         else:
             targets = answers_of(table, label, rows)
         dataset = cls(name, inputs, targets, names, table.origin, output)
+        if balanced:
+            return dataset.few(len(inputs) if sample is None else sample, seed)
         sampled = dataset.take(sample_indices(len(inputs), sample, seed))
         sampled._check_differ(len(dataset))
         return sampled
@@ -217,7 +220,8 @@ class Dataset:
                 with the character of the second text that the answer begins at), `labels` (allowed names, or
                 a mapping from raw values to names; the name of a score), `drop_empty` (leave rows without
                 a text out), `drop_unlabelled` (leave rows without a class, score or answer out; a span may be
-                empty), `sample` (keep this many rows), `seed`.
+                empty), `sample` (keep this many rows), `balanced` (as many of each class as there
+                can be), `seed`.
 
         Raises:
             DataError: says which file, line and column, and what to do.
