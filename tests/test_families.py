@@ -18,8 +18,18 @@ LABELS = {
     "nli-paper": ["entailment", "neutral", "contradiction"],
     "nli": ["entailment", "neutral", "contradiction"],
     "topic": ["world", "sports", "business", "technology"],
+    "subject": ["medicine", "climate", "mathematics", "computers"],
+    "finance": ["negative", "neutral", "positive"],
 }
-COUNTS = {"sentiment-paper": 13, "nli-paper": 13, "sentiment": 12, "nli": 12, "topic": 6}
+COUNTS = {
+    "sentiment-paper": 13,
+    "nli-paper": 13,
+    "sentiment": 12,
+    "nli": 12,
+    "topic": 6,
+    "subject": 12,
+    "finance": 12,
+}
 SHIPPED = [(name, prompt) for name in families() for prompt in load_family(name).prompts]
 
 
@@ -65,7 +75,7 @@ def test_every_prompt_works(name, prompt):
         )
 
 
-@pytest.mark.parametrize("name", ["sentiment", "nli", "topic"])
+@pytest.mark.parametrize("name", ["sentiment", "nli", "topic", "subject", "finance"])
 def test_our_families_have_chats_too(name):
     assert {prompt.chat for prompt in load_family(name).prompts} == {True, False}
 

@@ -24,6 +24,7 @@ from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
 from fute.reproduce.draws import drawn_scores
+from fute.reproduce.subjects import write_subjects
 
 log = logging.getLogger("fute")
 
@@ -48,7 +49,7 @@ GRIDS: Mapping[str, Mapping[str, Recipe]] = {
     "small": {
         f"{task}-{llm}": Recipe(f"{task}-{llm}")
         for llm in ("smollm2", "gemma3")
-        for task in ("sentiment", "nli")
+        for task in ("sentiment", "nli", "subject", "finance")
     },
     "paper": {
         f"{task}-{name}": Recipe(f"{task}-paper", {"LLM": llm, "QUANTIZE": quantize})
@@ -120,6 +121,9 @@ def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:
         "FUTE_DATA": str(data.resolve()),
         "GEMMA": _gemma() if "$GEMMA" in recipe else "",
     }
+    if "$SUBJECTS" in recipe:
+        write_subjects(data / "unlabelled" / "corpus.jsonl", folder)
+        values["SUBJECTS"] = str(folder.resolve())
     write_atomically(folder / PROJECT_FILE, string.Template(recipe).substitute(values))
     return Project(folder)
 
