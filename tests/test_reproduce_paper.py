@@ -7,6 +7,7 @@ import pytest
 import transformers
 
 from fute.reproduce.prompts import GRIDS, open_grid, run_grid
+from fute.reproduce.ways import PAPERS
 from fute.weights.locate import locate
 from tests.helpers import write
 from tests.surrogates import SPECIAL, VOCABULARY, make
@@ -97,6 +98,7 @@ def test_a_prompt_grid_of_the_paper_runs_to_its_end(grid, kind, stand_ins, tmp_p
     assert {found["dataset"] for found in saved["comparisons"]} == names[grid.split("-")[0]]
     for found in saved["comparisons"]:
         assert len(found["candidates"]) == 13
+        assert {"fute", *PAPERS} <= {way["name"] for way in found["ways"] if way["metrics"]}
         with np.load(out / f"prompts-{grid}.npz") as arrays:
             assert arrays[f"right/{found['dataset']}"].shape == (13, len(TEXTS))
     provenance = open_grid(grid, data, folder, scale="paper").space.get("prompt/1").provenance

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fute.api import (
@@ -145,14 +146,16 @@ class Project:
     def embedder(self) -> Embedder:
         return self.embedder_of(self.config.method.name)
 
-    def embedder_of(self, method: str, surrogate: str | None = None) -> Embedder:
-        """The embedder of another method: with the preset's options for it, if there is one; and through
-        another surrogate, if one is named.
+    def embedder_of(
+        self, method: str, surrogate: str | None = None, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Embedder:
+        """The embedder of another method: with the preset's options for it, if there is one, and these; and
+        through another surrogate, if one is named.
         """
         c = self.config
-        options = c.method.options if method == c.method.name else options_of(c.preset, method)
+        own = c.method.options if method == c.method.name else options_of(c.preset, method)
         through = local(self.folder, surrogate or c.surrogate)
-        return Embedder.create(method, options, through, c.seed, c.dtype, self.state)
+        return Embedder.create(method, {**own, **options}, through, c.seed, c.dtype, self.state)
 
     @cached_property
     def space(self) -> Space:

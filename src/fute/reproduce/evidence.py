@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from fute.core.progress import Progress, silent
 from fute.core.types import Examples, Floats, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
-from fute.data.splits import sample_indices
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label
 from fute.presets import options_of, surrogate_of
@@ -30,8 +28,9 @@ from fute.reproduce.finetuning import tuned_model
 from fute.reproduce.said import read_said, write_said
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import BaseConfig, Transfer
+from fute.reproduce.ways import PAPERS, STEPS, Way, embedded
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
-from fute.space.similarity import Similarity, cosine
+from fute.space.similarity import cosine
 from fute.space.space import Space
 from fute.surrogates.base import DEFAULT_SURROGATE, Surrogate
 from fute.surrogates.features import Features
@@ -40,41 +39,14 @@ from fute.surrogates.features import Features
 Scores = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Way:
-    """Task embeddings of one kind.
-
-    Attributes:
-        method, options: f.
-        rows: of a dataset or of U at most, since each costs much.
-        of_models: MTEs are compared with DTEs; else the sources' own DTEs are, as before FUTE.
-        similarity: as for `fute.space.similarity.cosine`.
-        own_starts: each embedding starts from other noise, as published.
-    """
-
-    method: str
-    options: Mapping[str, Any]
-    rows: int = 100_000
-    of_models: bool = True
-    similarity: Similarity = "inputs"
-    own_starts: bool = False
-
-
-# The published code's estimator, and its vector that isn't the change from the start.
-_TASK_EMB = {"estimator": "squared_mean", "head": "noise"}
-_TUPATE = {"vector": "end", "head": "noise"}
-_STEPS = {"steps": 30}  # 5 epochs of these rows
 FUTE = "fute"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
-    "FUTE+TaskEmb": Way("task-emb", {}, rows=200),
-    "FUTE+TaskEmb, as published": Way("task-emb", _TASK_EMB, rows=200, own_starts=True),
-    "FUTE+TuPaTE": Way("tupate", _STEPS, rows=200),
-    "FUTE+TuPaTE, as published": Way("tupate", {**_STEPS, **_TUPATE}, rows=200, own_starts=True),
+    **PAPERS,
     "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
     "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),
-    "TuPaTE": Way("tupate", _STEPS, rows=200, of_models=False),
+    "TuPaTE": Way("tupate", STEPS, rows=200, of_models=False),
     "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),
 }
 
@@ -209,7 +181,7 @@ class Evidence:
 
     def _dte(self, way: Way, name: str, task: Task, dataset: Dataset) -> TaskEmbedding:
         def work() -> Work:
-            return Work(name, "dataset", _some(dataset.examples, way.rows), dataset_provenance(dataset))
+            return Work(name, "dataset", dataset.examples, dataset_provenance(dataset))
 
         return self._kept(way, name, task, work)
 
@@ -225,7 +197,7 @@ class Evidence:
                 "corpus_fingerprint": corpus.fingerprint[:16],
                 "task": task_of(examples.labels) or examples.output,
             }
-            return Work(name, "model", _some(examples, way.rows), provenance)
+            return Work(name, "model", examples, provenance)
 
         return self._kept(way, name, source, work)
 
@@ -245,12 +217,7 @@ class Evidence:
         """The embedding of that name, made only where its space doesn't hold it."""
         held = self._held(way)
         if name not in held:
-            self.progress(f"{way.method}: {name}", 0, 1)
-            embedder = self._embedder(way, task)
-            if way.own_starts:
-                held[name] = embedder.embed_from(zlib.crc32(name.encode()), work(), self.progress)
-            else:
-                held[name] = embedder.embed(*work(), self.progress)
+            held[name] = embedded(way, self._embedder(way, task), work(), self.progress)
             self._space(way).add(held[name])
         return held[name]
 
@@ -325,14 +292,3 @@ class Evidence:
         values = dict(zip(compared, map(float, curve_grad(curves)), strict=True))
         # A shorter run has fewer rows: it comes last.
         return {name: values.get(name, 0.0) for name in losses}
-
-
-def _some(examples: Examples, most: int) -> Examples:
-    rows = sample_indices(len(examples.inputs), most, seed=0)
-    targets = examples.targets
-    return Examples(
-        [examples.inputs[row] for row in rows],
-        targets[rows] if isinstance(targets, np.ndarray) else [targets[row] for row in rows],
-        examples.labels,
-        examples.output,
-    )

@@ -22,7 +22,9 @@ from fute.plots.points import Point, Shape
 from fute.plots.static import write_picture
 from fute.project import Project
 from fute.reproduce.evidence import FUTE, Evidence
+from fute.reproduce.papers import embedded_in
 from fute.reproduce.prompts import complete_grids
+from fute.reproduce.ways import PAPERS
 from fute.space.layout import Faith, faith, layout_of
 from fute.space.similarity import Similarity, cosine_matrix
 
@@ -130,23 +132,18 @@ def prompts(work: Path, scale: str, by: By, progress: Progress = silent) -> Map:
     shown, embeddings = [], []
     for folder in complete_grids(work, scale):
         task, _, llm = folder.name.partition("-")
-        for e in _embedded(Project(folder), by.method, progress):
+        for e in _embedded(Project(folder), by, progress):
             label, group = _number(e.name), _GROUPS.get(task, task)
             shown.append(Shown(name=f"{e.name} ({llm})", label=label, group=group, model=llm))
             embeddings.append(e)
     return Map.of(shown, embeddings)
 
 
-def _embedded(project: Project, method: str, progress: Progress) -> list[TaskEmbedding]:
-    embedder = project.embedder_of(method)
-    space = project.space_of(embedder)
+def _embedded(project: Project, by: By, progress: Progress) -> list[TaskEmbedding]:
     names = [section.name for section in project.sections]
-    there = {entry.name for entry in space.entries()}
-    missing = embedder.together([project.work(name) for name in names if name not in there])
-    for done, group in enumerate(missing):
-        progress(f"embedding ({project.folder.name})", done, len(missing))
-        space.add(*embedder.embed_many(group))
-    return [e for e in space.embeddings("model") if e.name in names]
+    if by.way in PAPERS:
+        return list(embedded_in(project, PAPERS[by.way], names, progress).values())
+    return [e for e in project.space.embeddings("model") if e.name in names]
 
 
 def _number(name: str) -> str:

@@ -24,7 +24,9 @@ from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
 from fute.reproduce.draws import drawn_scores
+from fute.reproduce.papers import papers_scores
 from fute.reproduce.subjects import write_subjects
+from fute.selection.compare import Comparison
 
 log = logging.getLogger("fute")
 
@@ -44,6 +46,8 @@ _LLMS = {
 }
 # scale → how often the selection is repeated; at the paper's an embedding takes minutes
 DRAWS = {"small": 5, "paper": 0}
+# scale → of how many texts and rows the paper's own embeddings are made; None: as `PAPERS` says
+ROWS = {"small": None, "paper": 100_000}
 # scale → its grids
 GRIDS: Mapping[str, Mapping[str, Recipe]] = {
     "small": {
@@ -79,11 +83,11 @@ def run_grid(
     project = open_grid(grid, data, folder, scale=scale)
     for failure in project.run(progress).failures.values():
         raise failure
-    comparisons, arrays, candidates = [], dict[str, Any](), dict[str, list[BlackBox]]()
+    comparisons, arrays, candidates = dict[str, Comparison](), dict[str, Any](), dict[str, list[BlackBox]]()
     labels = {"U": project.datasets[next(iter(project.datasets))][0].labels}
     for dataset, (_, held_out) in project.datasets.items():
         found = choose(project, dataset, against=["all"], truth=True, progress=progress)
-        comparisons.append(found.as_dict())
+        comparisons[dataset] = found
         boxes = [box for box in project.models if box.name in found.candidates]
         answered = project.ask(boxes, held_out).answered
         candidates[dataset], labels[dataset] = boxes, held_out.labels
@@ -94,7 +98,11 @@ def run_grid(
     arrays |= _answers("U", project.corpus.inputs, [of_u[b.name] for b in project.models], labels["U"])
     for dataset, ways in drawn_scores(project, candidates, DRAWS[scale], progress).items():
         arrays |= {f"draw/{dataset}/{way}": scores for way, scores in ways.items()}
-    content = json.dumps({"grid": grid, "labels": labels, "comparisons": comparisons})
+    names = {dataset: found.candidates for dataset, found in comparisons.items()}
+    for dataset, more in papers_scores(project, names, ROWS[scale], progress).items():
+        comparisons[dataset] = comparisons[dataset].beside(more)
+    found_all = [found.as_dict() for found in comparisons.values()]
+    content = json.dumps({"grid": grid, "labels": labels, "comparisons": found_all})
     write_atomically(out / f"prompts-{grid}.json", content + "\n")
     with writing(out / f"prompts-{grid}.npz") as stream:
         np.savez_compressed(stream, **arrays)

@@ -80,6 +80,11 @@ class Comparison:
             return None
         return tuple(share_interval(share, self.rows) for share in self.performances)
 
+    def beside(self, scores: Mapping[str, ArrayLike]) -> Comparison:
+        """The same with more ways: their scores (k,), as for `compare`."""
+        more = compare(self.dataset, self.candidates, scores, self.performances, self.rows)
+        return replace(self, ways=(*self.ways, *more.ways))
+
     def as_dict(self) -> dict[str, Any]:
         return {
             **vars(self),
