@@ -12,6 +12,7 @@ from fute.models.prompted import PromptedLLM
 from fute.project import Project
 from fute.reproduce import prompts
 from fute.reproduce.draws import drawn_scores
+from fute.reproduce.papers import embedded_in, papers_scores
 from fute.reproduce.prompt_table import (
     Cell,
     least_lead,
@@ -22,6 +23,7 @@ from fute.reproduce.prompt_table import (
     shown,
 )
 from fute.reproduce.report import prompt_selection, write_report
+from fute.reproduce.ways import PAPERS
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
 from fute.selection.metrics import ndcg, performance_rate
 from fute.weights.locate import locate
@@ -184,6 +186,21 @@ def test_drawing_asks_no_model(saved, monkeypatch):
     with np.load(out / "prompts-own-tiny.npz") as arrays:
         # The first draw takes the same texts, whichever datasets follow.
         assert again["first"]["fute"][0] == pytest.approx(arrays["draw/first/fute"][0], abs=1e-5)
+
+
+def test_the_papers_embeddings_are_rows_and_are_made_once(saved, monkeypatch):
+    project, out = saved
+    monkeypatch.setattr("fute.reproduce.papers.embedded", lambda *args: pytest.fail("made again"))
+    names = [box.name for box in project.models]
+    again = papers_scores(project, {"first": names})["first"]
+    assert set(again) == set(PAPERS)
+    (first,) = [cell for cell in saved_cells(out) if cell.dataset == "first"]
+    for way, scores in again.items():
+        assert scores == pytest.approx(first.ways[way], abs=1e-6)
+    mine = embedded_in(project, PAPERS["FUTE+TuPaTE"], ["first", names[2]])
+    a, b = (one.vector.astype(float) for one in mine.values())
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert again["FUTE+TuPaTE"][2] == pytest.approx(cosine, abs=1e-4)
 
 
 def test_the_report_has_intervals_and_spreads(saved):
