@@ -175,6 +175,18 @@ def test_spans_are_learnt_after_other_heads(labels, tmp_path):
     assert 0 <= evaluate(tmp_path / "back", source)[0] <= 1
 
 
+def test_scores_far_from_zero_are_learnt_by_their_order(tmp_path):
+    texts = moods()
+    scores = 100 + 50 * np.array(texts.targets, dtype=np.float32)
+    dataset = Dataset("s", texts.inputs, scores, ("score",), output="score")
+    start = make("bert", tmp_path / "start").weights
+    schedule = Schedule(rows=16, epochs=30, learning_rate=0.003, batch_size=8, dropout=0)
+    losses = fine_tune(start, dataset, tmp_path / "one", schedule)
+    assert losses[0] == pytest.approx(1, abs=0.5)
+    assert losses[-1] < 0.2
+    assert evaluate(tmp_path / "one", dataset)[0] > 0.8
+
+
 def test_what_a_head_cannot_learn_is_refused(tmp_path):
     texts = Dataset("t", [Input("a"), Input("b")], ["x", "y"], (), output="text")
     with refused(DataError, "can't be learnt", "text"):

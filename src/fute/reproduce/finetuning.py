@@ -74,7 +74,8 @@ def fine_tune(
 
     Args:
         start: weights of an encoder, a decoder or an encoder-decoder; a head among them is left out.
-        dataset: of classes, scores or spans.
+        dataset: of classes, scores or spans. Scores are learnt standardised, as a new head is near 0: their
+            order is what counts.
         to: the folder that is written: a whole model with its tokenizer, for `HFModel`, and the losses as
             `LOSSES`. There is never a half of one.
         seed: of rows, head, order and dropout.
@@ -211,7 +212,11 @@ def _encoded(dataset: Dataset, tokenizer: Any, max_tokens: int) -> list[dict[str
         return_offsets_mapping=spans,
     )
     rows = []
-    for i, target in enumerate(_targets(dataset)):
+    targets = _targets(dataset)
+    if dataset.output == "score":
+        scores = np.asarray(targets, dtype=float)
+        targets = ((scores - scores.mean()) / (scores.std() or 1)).tolist()
+    for i, target in enumerate(targets):
         row = {key: encoded[key][i] for key in tokenizer.model_input_names if key in encoded}
         if spans:
             first, last = _tokens_of(target, encoded.sequence_ids(i), encoded["offset_mapping"][i])
