@@ -51,6 +51,7 @@ _WAYS = {
     "task-identity": _Way("linear-probe", {"replicates": 0}, target=1.3),
     "task-identity-loo": _Way("linear-probe", {"replicates": 0, "regularisation": "loo"}),
     "task-identity-anonymous": _Way("linear-probe", {"replicates": 0}, "inputs", anonymous=True),
+    "task-identity-relation": _Way("linear-probe", {"replicates": 0, "pairs": "relation"}),
     "task-identity-text-emb": _Way("text-emb", {"replicates": 0}),
     "task-identity-tupate": _Way("tupate", {}, rows=1000),
     "task-identity-bitfit": _Way("tupate", {"adapter": "bitfit", "learning_rate": 0.003}, rows=1000),

@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from fute.core.errors import ConfigError
+from fute.core.progress import silent
 from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
 from fute.methods.base import bootstrap_counts
 from fute.methods.linear_probe import LinearProbe, leave_one_out, ridge, strongest
@@ -54,23 +55,44 @@ def test_the_matrix_maps_inputs_to_their_label_names(features):
     assert (nearer == [label for _, label in REVIEWS]).mean() > 0.9
 
 
-def test_features_of_a_pair_are_those_of_both_and_below_them_those_of_the_second(features):
+@pytest.mark.parametrize("kind", ["relation", "both", "joint"])
+def test_features_of_a_pair_written_out(kind, features):
     pairs = [Input(text, REVIEWS[number // 2][0]) for number, (text, _) in enumerate(REVIEWS)]
     pairs[0] = Input(REVIEWS[0][0])  # a single text among them has no second
-    targets = examples().probabilities
-    made = LinearProbe(replicates=2).embed(Examples(pairs, targets, ("no", "yes")), features, seed=0)
-    seconds = features([Input(pair.text_pair or "") for pair in pairs]).copy()
-    seconds[0] = 0
-    phi = np.hstack([features(pairs), seconds])
-    names = features.of_texts(["no", "yes"])
-    expected = ridge(phi, targets, np.ones(len(phi)), 0.1) @ names
-    assert made.left @ made.right.T == pytest.approx(expected, abs=1e-7)
-    assert made.replicates.shape == (2, 768, 2)
-    joint = LinearProbe(pairs="joint", replicates=0).embed(
-        Examples(pairs, targets, ("no", "yes")), features, 0
+    some = Examples(pairs, examples().probabilities, ("no", "yes"))
+    made = LinearProbe(pairs=kind, replicates=2).embed(some, features, seed=0)
+    rows = []
+    for pair in pairs:
+        both, nothing = features([pair])[0], np.zeros(384, dtype=np.float32)
+        a, b = (features([Input(text)])[0] for text in (pair.text, pair.text_pair or ""))
+        related = [b, abs(a - b), 384**0.5 * a * b] if pair.text_pair else [nothing] * 3
+        rows.append(np.concatenate([both, *related]))
+    phi = np.array(rows)[:, : {"relation": 4, "both": 2, "joint": 1}[kind] * 384]
+    expected = ridge(phi, some.probabilities, np.ones(len(phi)), 0.1) @ features.of_texts(["no", "yes"])
+    assert made.left @ made.right.T == pytest.approx(expected, abs=1e-6)
+    assert made.replicates.shape == (2, phi.shape[1], 2)
+
+
+def test_a_relation_tells_whether_texts_are_the_same_where_neither_alone_does(features):
+    """Half of the pairs say the same twice: neither text, nor which two, tells which half."""
+    texts = [text for text, _ in REVIEWS]
+    same = [Input(text, text) for text in texts]
+    other = [Input(text, texts[i - 1]) for i, text in enumerate(texts)]
+    some = Examples(
+        [*same, *other], np.eye(2, dtype=np.float32)[[0] * len(same) + [1] * len(other)], ("same", "other")
     )
-    expected = ridge(features(pairs), targets, np.ones(len(phi)), 0.1) @ names
-    assert joint.left @ joint.right.T == pytest.approx(expected, abs=1e-7)
+    found = {}
+    for kind in ("relation", "both"):
+        made = LinearProbe(pairs=kind, replicates=0).embed(some, features, seed=0)
+        fresh = [
+            Input("the boat is late", "the boat is late"),
+            Input("the boat is late", "cheese is on sale"),
+        ]
+        phi = LinearProbe(pairs=kind)._features(features, fresh, silent)
+        found[kind] = phi @ (made.left @ made.right.T) @ features.of_texts(["same", "other"]).T
+    assert found["relation"].argmax(axis=1).tolist() == [0, 1]
+    margins = {kind: np.ptp(values[:, 0] - values[:, 1]) for kind, values in found.items()}
+    assert margins["relation"] > 3 * margins["both"]
 
 
 def test_the_order_of_the_labels_does_not_matter(features):

@@ -20,7 +20,7 @@ from fute.surrogates.features import Features
 
 Weights = NDArray[Any]
 Doubles = NDArray[np.float64]
-_PAIRS = ("both", "joint")
+_PAIRS = ("both", "relation", "joint")
 _LAMBDAS = tuple(np.logspace(-4, 1, 16))  # that leave-one-out chooses from
 # Answers in free text span as many directions as there are features: W keeps its strongest, to stay small.
 _TEXT_RANK = 16
@@ -44,9 +44,11 @@ class LinearProbe:
             leave-one-out error `(1/n) Σ_i ‖r_i / (1 − h_ii)‖²` is least, with residuals r and leverages h.
         layer: of the surrogate, whose states features are made of: -1 is the last, 0 the embeddings.
         pooling: "mean" over a text's tokens, its "first" token (BERT's [CLS]) or its "last".
-        pairs: features of two texts: "both" puts those of the second alone under those of the pair, Φ
-            (n, 2 d), so that W tells what the answer owes to the second; a single text has zeros there.
-            "joint" reads the pair only.
+        pairs: features of two texts a and b. "both": those of the pair, and below them those of b alone,
+            `[φ(ab); φ(b)]`, Φ (n, 2 d), so that W tells what the answer owes to the second. "relation": these
+            and `|φ(a) − φ(b)|` and `√d φ(a) ∘ φ(b)`, Φ (n, 4 d), as Conneau et al. 2017 do,
+            doi:10.18653/v1/D17-1070. "joint": those of the pair only. A single text has zeros but in the
+            first.
         replicates: number B of bootstrap resamples, for intervals; 0 for none.
 
     Source: this project (docs/decisions.md); ridge regression: Hoerl & Kennard 1970,
@@ -113,9 +115,15 @@ class LinearProbe:
         rows = [row for row, item in enumerate(inputs) if item.text_pair is not None]
         if self.pairs == "joint" or not rows:
             return joint
-        seconds = np.zeros_like(joint)
-        seconds[rows] = features.of_texts([str(inputs[row].text_pair) for row in rows])
-        return np.hstack([joint, seconds])
+        n, d = joint.shape
+        phi = np.zeros((n, 2 * d if self.pairs == "both" else 4 * d), dtype=np.float32)
+        phi[:, :d] = joint
+        second = features.of_texts([str(inputs[row].text_pair) for row in rows])
+        phi[rows, d : 2 * d] = second
+        if self.pairs == "relation":
+            first = features.of_texts([inputs[row].text for row in rows])
+            phi[rows, 2 * d :] = np.hstack([np.abs(first - second), np.sqrt(d) * first * second])
+        return phi
 
     def _lambda(self, phi: Floats, answers: Floats) -> float:
         if not isinstance(self.regularisation, str):

@@ -43,6 +43,7 @@ FUTE = "fute"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
+    "fute, relations of pairs": Way("linear-probe", {"replicates": 0, "pairs": "relation"}),
     **PAPERS,
     "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
     "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),
