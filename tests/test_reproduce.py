@@ -324,7 +324,7 @@ def test_spans_are_kept_as_places(tmp_path):
 
 
 def test_two_processes_share_the_evidence_and_nothing_is_made_twice(grid, tmp_path, monkeypatch):
-    ways = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}
+    ways = {name: WAYS[name] for name in ("fute", "LinearProbe of datasets", "sentence embeddings")}
     monkeypatch.setattr("fute.reproduce.evidence.WAYS", ways)
     made, embed = [], Embedder.embed
 

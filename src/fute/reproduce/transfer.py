@@ -11,6 +11,7 @@ import itertools
 import json
 import string
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import resources
@@ -26,11 +27,13 @@ from fute.core.errors import ConfigError
 from fute.core.files import write_atomically, writing
 from fute.core.progress import Progress, silent
 from fute.core.section import Name, Section
+from fute.core.sqlite import alone
 from fute.core.types import Floats
 from fute.reproduce.finetuning import LOSSES, Schedule, evaluate, fine_tune
 from fute.reproduce.tasks import Task, TaskConfig
 from fute.weights.locate import locate
 
+_LOOK_EVERY = 0.5  # seconds, whether another process is done
 NOTHING = "none"  # the source of a base that was fine-tuned on the target alone
 
 
@@ -158,20 +161,12 @@ class Transfer:
     @contextlib.contextmanager
     def alone(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold what is called so against other processes; False where one of them has it."""
-        from filelock import FileLock, Timeout
-
         folder = self.folder / ".at-work"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / name)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        while (held := alone(folder / name)) is None and wait:
+            time.sleep(_LOOK_EVERY)
+        with contextlib.closing(held) if held else contextlib.nullcontext():
+            yield held is not None
 
     def learning(self, source: Task) -> Schedule:
         """How a source model is made."""
