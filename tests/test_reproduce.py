@@ -289,6 +289,7 @@ def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     unpack(tmp_path / "kept.zip", other.folder, conditions)
     monkeypatch.setattr("fute.reproduce.transfer.fine_tune", lambda *a, **k: pytest.fail("trained again"))
     other.run()
+    monkeypatch.setattr(Embedder, "embed", lambda *a, **k: pytest.fail("embedded again"))
     assert TransferResults.gather("small", other, Evidence(other, other.folder / "evidence")) == before
     assert not (other.folder / "models").exists()
 
@@ -336,7 +337,8 @@ def test_two_processes_share_the_evidence_and_nothing_is_made_twice(grid, tmp_pa
     one, other = Evidence(grid, tmp_path / "e"), Evidence(grid, tmp_path / "e")
     with ThreadPoolExecutor() as threads:
         with grid.alone("evidence.mood"):
-            waiting = threads.submit(one.make)  # does all else, then waits for what is held here
+            cells = [(grid.recipe.bases[0], target, grid.sources) for target in grid.tasks]
+            waiting = threads.submit(one.make, cells)  # does all else, then waits for what is held here
             other._of_task(grid.tasks[0])
         waiting.result(timeout=120)
     probes = {f"{kind} {task.name}" for task in grid.tasks for kind in ("target", "source")} - {"source tone"}

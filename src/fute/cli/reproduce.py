@@ -46,7 +46,6 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
     unpack(to, grid.folder, conditions)
     try:
         grid.run(progress, after=_now_and_then(lambda: pack(grid.folder, conditions, to)))
-        evidence.make()
         TransferResults.gather(scale, grid, evidence).save(out)
         for by in BY:
             fullest_map(partial(source_models, evidence, by), out, "models", by, scale)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -39,7 +38,6 @@ def evaluated(progress: Progress = silent) -> Iterator[Input]:
 
 def _of_prompts() -> Iterator[DatasetConfig]:
     """The datasets of table 3's recipes."""
-    for name in dict.fromkeys(recipe.file for recipe in GRIDS["paper"].values()):
-        file = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{name}.yaml")
-        content = YAML(typ="safe").load(string.Template(file.read_text("utf-8")).safe_substitute())
+    for text in dict.fromkeys(recipe.text() for recipe in GRIDS["paper"].values()):
+        content = YAML(typ="safe").load(string.Template(text).safe_substitute())
         yield from map(DatasetConfig.model_validate, content["datasets"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,32 +98,35 @@ class Evidence:
 
     def conditions(self) -> dict[str, Any]:
         """What the kept scores and answers are true under, by their folder."""
-        corpus, grid = (
-            self.grid.recipe.corpus.model_dump(mode="json", exclude={"path"}),
-            self.grid.conditions(),
-        )
+        recipe, grid = self.grid.recipe, self.grid.conditions()
+        corpus = recipe.corpus.model_dump(mode="json", exclude={"path"})
         ways = {name: asdict(way) for name, way in self.ways.items()}
-        recipe, own = self.grid.recipe, {t.name: t.config.preset for t in self.grid.tasks if t.config.preset}
+        own = {task.name: task.config.preset for task in self.grid.tasks if task.config.preset}
         said = {"preset": recipe.preset, "surrogate": recipe.surrogate, "state_rows": recipe.state_rows}
         some = {key: value for key, value in {**said, "presets": own}.items() if value}
         scores = {**grid["pairs"], "corpus": corpus, "ways": ways, **some}
         return {"scores": scores, "answers": {**grid["losses"], "corpus": corpus}}
 
-    def make(self) -> None:
-        """Make the embeddings and states that scores are made of, of all source models that are there.
-        Several processes may share the work, as for `Transfer.run`.
+    def make(self, cells: Iterable[tuple[BaseConfig, Task, Sequence[Task]]]) -> None:
+        """Make the embeddings and states that `scores` of these still needs. Several processes may share the
+        work, as for `Transfer.run`.
         """
-        models = [(base, source) for base in self.grid.recipe.bases for source in self.grid.sources]
-        there = [(base, s) for base, s in models if self.grid.model_folder(base, s).is_dir()]
+        new = [(base, target, self._unscored(base, target, sources)) for base, target, sources in cells]
+        tasks = dict.fromkeys(task for _, target, some in new if some for task in (target, *some))
+        models = dict.fromkeys((base, source) for base, _, some in new for source in some)
         for wait in (False, True):
-            for task in self.grid.tasks:
+            for task in tasks:
                 with self._new_alone(task.name, wait) as free:
                     if free:
                         self._of_task(task)
-            for base, source in there:
+            for base, source in models:
                 with self._new_alone(f"{base.name}.{source.name}", wait) as free:
                     if free:
                         self._of_model(base, source)
+
+    def _unscored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> list[Task]:
+        kept = self._kept_scores(base, target).get(FUTE, {})
+        return [source for source in sources if source.name not in kept]
 
     @contextlib.contextmanager
     def _new_alone(self, name: str, wait: bool) -> Iterator[bool]:
@@ -145,16 +148,19 @@ class Evidence:
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
-        file = self.scores_file(base, target)
-        kept: dict[str, Scores] = json.loads(file.read_text()) if file.is_file() else {}
-        new = [source for source in sources if source.name not in kept.get(FUTE, {})]
-        if new:
+        kept = self._kept_scores(base, target)
+        if new := self._unscored(base, target, sources):
             for way, scores in self._scored(base, target, new).items():
                 kept.setdefault(way, {}).update(scores)
-            write_atomically(file, json.dumps(kept))
+            write_atomically(self.scores_file(base, target), json.dumps(kept))
         names = {source.name for source in sources}
         found = {way: {s: v for s, v in scores.items() if s in names} for way, scores in kept.items()}
         return {**found, "CurveGrad": self._curve_grad(base, sources)}  # compares the sources with each other
+
+    def _kept_scores(self, base: BaseConfig, target: Task) -> dict[str, Scores]:
+        file = self.scores_file(base, target)
+        kept: dict[str, Scores] = json.loads(file.read_text()) if file.is_file() else {}
+        return kept
 
     def scores_file(self, base: BaseConfig, target: Task) -> Path:
         """Where the scores of a base's source models for a target are kept."""

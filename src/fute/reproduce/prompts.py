@@ -37,6 +37,11 @@ class Recipe(NamedTuple):
     file: str
     values: Mapping[str, str] = {}
 
+    def text(self) -> str:
+        """The recipe, with the names in it."""
+        file = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{self.file}.yaml")
+        return file.read_text("utf-8")
+
 
 # The paper's LLMs (4.2.1), the chat variants that its code takes, as it quantises them.
 _LLMS = {
@@ -122,8 +127,7 @@ def _answers(
 def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:
     """The grid's project, written into the folder; arguments as for `run_grid`."""
     made = GRIDS[scale][grid]
-    file = resources.files("fute.reproduce").joinpath(f"recipes/prompts-{made.file}.yaml")
-    recipe = file.read_text("utf-8")
+    recipe = made.text()
     values = {
         **made.values,
         "FUTE_DATA": str(data.resolve()),

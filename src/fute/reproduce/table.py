@@ -65,7 +65,7 @@ class TransferResults:
     @classmethod
     def gather(cls, scale: str, grid: Transfer, evidence: Evidence, seeds: int = 1) -> TransferResults:
         """The results of the pairs that were run: means over seeds."""
-        cells = []
+        begun = []
         for base in grid.recipe.bases:
             for target in grid.tasks:
 
@@ -78,8 +78,12 @@ class TransferResults:
                 known = {source: value for source, value in found.items() if value is not None}
                 if len(known) >= _FEWEST:
                     of = [source for source in grid.sources if source.name in known]
-                    scores = evidence.scores(base, target, of)
-                    cells.append(Cell(base.name, target.name, reached(NOTHING), known, scores))
+                    begun.append((base, target, of, reached(NOTHING), known))
+        evidence.make((base, target, of) for base, target, of, *_ in begun)
+        cells = [
+            Cell(base.name, target.name, alone, known, evidence.scores(base, target, of))
+            for base, target, of, alone, known in begun
+        ]
         return cls(scale, {task.name: task.group for task in grid.tasks}, cells)
 
     def save(self, folder: Path) -> None:
