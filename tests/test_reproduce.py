@@ -276,6 +276,18 @@ def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path,
     assert cell.alone == grid.reached(pair)[0]
 
 
+def test_a_target_is_scored_once_for_all_models_that_are_there(grid, tmp_path, monkeypatch):
+    """Pairs that are run later need no embedding again, on a machine that has lost them."""
+    kinds = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", kinds)
+    (base,), tone = grid.recipe.bases, next(t for t in grid.tasks if t.name == "tone")
+    evidence = Evidence(grid, tmp_path / "evidence")
+    assert {s for own in evidence.scores(base, tone, grid.sources[:1]).values() for s in own} == {"mood"}
+    monkeypatch.setattr(Embedder, "embed", lambda *a, **k: pytest.fail("embedded again"))
+    later = Evidence(grid, tmp_path / "evidence").scores(base, tone, grid.sources)
+    assert set(later["fute"]) == set(later["LogME"]) == {"mood", "length", "case"}
+
+
 def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     """Without the models' weights: pairs, losses and scores are enough."""
     kinds = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}

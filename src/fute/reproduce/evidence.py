@@ -125,8 +125,14 @@ class Evidence:
                         self._of_model(base, source)
 
     def _unscored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> list[Task]:
+        """Those whose scores aren't kept. With them come all others whose models are there, so that nothing
+        has to be embedded again for pairs that are run later.
+        """
         kept = self._kept_scores(base, target).get(FUTE, {})
-        return [source for source in sources if source.name not in kept]
+        if all(source.name in kept for source in sources):
+            return []
+        others = [s for s in self.grid.sources if s != target and self.grid.model_folder(base, s).is_dir()]
+        return [s for s in dict.fromkeys([*sources, *others]) if s.name not in kept]
 
     @contextlib.contextmanager
     def _new_alone(self, name: str, wait: bool) -> Iterator[bool]:
