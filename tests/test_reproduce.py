@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -294,7 +295,7 @@ def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     monkeypatch.setattr("fute.reproduce.evidence.WAYS", kinds)
     evidence = Evidence(grid, grid.folder / "evidence")
     before = TransferResults.gather("small", grid, evidence)
-    conditions = {**grid.conditions(), "evidence/scores": evidence.conditions()["scores"]}
+    conditions = _conditions(grid, evidence)
     pack(grid.folder, conditions, tmp_path / "kept.zip")
 
     other = Transfer(grid.recipe, tmp_path / "other")
@@ -311,6 +312,35 @@ def test_another_machine_goes_on_from_what_is_kept(grid, tmp_path, monkeypatch):
     assert (tmp_path / "third" / "losses" / "tiny" / "mood.json").is_file()
     pack(grid.folder, conditions, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "kept.zip").read_bytes()
+
+
+def test_a_way_that_changes_asks_nothing_of_the_others(grid, tmp_path, monkeypatch):
+    ways = {name: WAYS[name] for name in ("fute", "sentence embeddings")}
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", ways)
+    evidence = Evidence(grid, tmp_path / "one" / "evidence")
+    (base,), tone = grid.recipe.bases, next(t for t in grid.tasks if t.name == "tone")
+    before = evidence.scores(base, tone, grid.sources)
+    pack(tmp_path / "one", _conditions(grid, evidence), tmp_path / "kept.zip")
+
+    other = replace(ways["fute"], options={"replicates": 0, "pairs": "joint"})
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", {**ways, "fute": other})
+    later = Evidence(grid, tmp_path / "two" / "evidence")
+    unpack(tmp_path / "kept.zip", tmp_path / "two", _conditions(grid, later))
+    made, embed = [], Embedder.embed
+    monkeypatch.setattr(Embedder, "embed", lambda self, *a: made.append(self.spec.method) or embed(self, *a))
+    cells = [(base, tone, grid.sources)]
+    later.make(cells)
+    assert set(made) == {"linear-probe"}
+    assert later.scores(base, tone, grid.sources)["sentence embeddings"] == before["sentence embeddings"]
+    made.clear()
+    later.make(cells)
+    assert not made
+
+
+def _conditions(grid, evidence):
+    """Of all but the answers."""
+    of_scores = {f"evidence/{part}": c for part, c in evidence.conditions().items() if part != "answers"}
+    return {**grid.conditions(), **of_scores}
 
 
 def test_what_models_said_of_u_comes_back_without_them(grid, tmp_path, monkeypatch):
@@ -351,7 +381,7 @@ def test_two_processes_share_the_evidence_and_nothing_is_made_twice(grid, tmp_pa
         with grid.alone("evidence.mood"):
             cells = [(grid.recipe.bases[0], target, grid.sources) for target in grid.tasks]
             waiting = threads.submit(one.make, cells)  # does all else, then waits for what is held here
-            other._of_task(grid.tasks[0])
+            other._of_task(grid.tasks[0], ways)
         waiting.result(timeout=120)
     probes = {f"{kind} {task.name}" for task in grid.tasks for kind in ("target", "source")} - {"source tone"}
     models = {f"model tiny/{task.name}" for task in grid.sources}

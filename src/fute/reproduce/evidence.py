@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from fute.surrogates.features import Features
 
 # source → score, of one base's source models for one target; a way that can't say is left out.
 Scores = dict[str, float]
+Scorer = Callable[[BaseConfig, Sequence[Task], Task], Scores]
 
 
 FUTE = "fute"
@@ -57,8 +58,8 @@ class Evidence:
 
     Args:
         grid: whose source models are there, or are made.
-        folder: where features, answers and embeddings are kept, and in `scores/BASE/TARGET.json` what came of
-            them; in `answers/BASE/SOURCE.npz` the answers.
+        folder: where features, answers and embeddings are kept, and in `scores/WAY/BASE/TARGET.json` what
+            came of them; in `answers/BASE/SOURCE.npz` the answers.
     """
 
     def __init__(self, grid: Transfer, folder: Path, progress: Progress = silent) -> None:
@@ -97,42 +98,53 @@ class Evidence:
         return source.train.few(self.grid.recipe.source.rows)
 
     def conditions(self) -> dict[str, Any]:
-        """What the kept scores and answers are true under, by their folder."""
+        """What the kept scores and answers are true under, by their folder: of each way its own, so that a
+        further way, or a changed one, asks for nothing of the others.
+        """
         recipe, grid = self.grid.recipe, self.grid.conditions()
         corpus = recipe.corpus.model_dump(mode="json", exclude={"path"})
-        ways = {name: asdict(way) for name, way in self.ways.items()}
         own = {task.name: task.config.preset for task in self.grid.tasks if task.config.preset}
         said = {"preset": recipe.preset, "surrogate": recipe.surrogate, "state_rows": recipe.state_rows}
         some = {key: value for key, value in {**said, "presets": own}.items() if value}
-        scores = {**grid["pairs"], "corpus": corpus, "ways": ways, **some}
-        return {"scores": scores, "answers": {**grid["losses"], "corpus": corpus}}
+        common = {**grid["pairs"], "corpus": corpus, **some}
+        ways = {name: {**common, "way": asdict(way)} for name, way in self.ways.items()}
+        scores = {**ways, **dict.fromkeys(("TextEmb", *OF_STATES, "DataSize"), common)}
+        kept = {f"scores/{name}": made_under for name, made_under in scores.items()}
+        return {**kept, "answers": {**grid["losses"], "corpus": corpus}}
 
     def make(self, cells: Iterable[tuple[BaseConfig, Task, Sequence[Task]]]) -> None:
         """Make the embeddings and states that `scores` of these still needs. Several processes may share the
         work, as for `Transfer.run`.
         """
-        new = [(base, target, self._unscored(base, target, sources)) for base, target, sources in cells]
-        tasks = dict.fromkeys(task for _, target, some in new if some for task in (target, *some))
-        models = dict.fromkeys((base, source) for base, _, some in new for source in some)
+        tasks: dict[Task, set[str]] = {}  # the ways that each is needed for
+        models: dict[tuple[BaseConfig, Task], set[str]] = {}
+        for base, target, sources in cells:
+            for way, new in self._unscored(base, target, sources).items():
+                for task in (target, *new):
+                    tasks.setdefault(task, set()).add(way)
+                for source in new:
+                    models.setdefault((base, source), set()).add(way)
         for wait in (False, True):
-            for task in tasks:
+            for task, ways in tasks.items():
                 with self._new_alone(task.name, wait) as free:
                     if free:
-                        self._of_task(task)
-            for base, source in models:
+                        self._of_task(task, ways)
+            for (base, source), ways in models.items():
                 with self._new_alone(f"{base.name}.{source.name}", wait) as free:
                     if free:
-                        self._of_model(base, source)
+                        self._of_model(base, source, ways)
 
-    def _unscored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> list[Task]:
-        """Those whose scores aren't kept. With them come all others whose models are there, so that nothing
-        has to be embedded again for pairs that are run later.
+    def _unscored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, list[Task]]:
+        """Way → those whose scores by it aren't kept. With them come all others whose models are there, so
+        that nothing has to be embedded again for pairs that are run later.
         """
-        kept = self._kept_scores(base, target).get(FUTE, {})
-        if all(source.name in kept for source in sources):
-            return []
         others = [s for s in self.grid.sources if s != target and self.grid.model_folder(base, s).is_dir()]
-        return [s for s in dict.fromkeys([*sources, *others]) if s.name not in kept]
+        lacking = {}
+        for way in self._scorers(target):
+            kept = self._kept_scores(way, base, target)
+            if any(source.name not in kept for source in sources):
+                lacking[way] = [s for s in dict.fromkeys([*sources, *others]) if s.name not in kept]
+        return lacking
 
     @contextlib.contextmanager
     def _new_alone(self, name: str, wait: bool) -> Iterator[bool]:
@@ -140,44 +152,49 @@ class Evidence:
             self._spaces.clear()  # what other processes have added since isn't made again
             yield free
 
-    def _of_task(self, task: Task) -> None:
-        for way in self.ways.values():
+    def _of_task(self, task: Task, ways: Container[str]) -> None:
+        for way in [way for name, way in self.ways.items() if name in ways]:
             self._dte(way, f"target {task.name}", task, self.few(task))
             if not way.of_models and task in self.grid.sources:
                 self._dte(way, f"source {task.name}", task, self.learnt(task))
 
-    def _of_model(self, base: BaseConfig, source: Task) -> None:
-        for way in self.ways.values():
+    def _of_model(self, base: BaseConfig, source: Task, ways: Container[str]) -> None:
+        for way in [way for name, way in self.ways.items() if name in ways]:
             if way.of_models:
                 self._mte(way, base, source)
-        self._states_of(base, source)
+        if any(name in ways for name in OF_STATES):
+            self._states_of(base, source)
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
-        kept = self._kept_scores(base, target)
-        if new := self._unscored(base, target, sources):
-            for way, scores in self._scored(base, target, new).items():
-                kept.setdefault(way, {}).update(scores)
-            write_atomically(self.scores_file(base, target), json.dumps(kept))
-        names = {source.name for source in sources}
-        found = {way: {s: v for s, v in scores.items() if s in names} for way, scores in kept.items()}
+        names, lacking = {source.name for source in sources}, self._unscored(base, target, sources)
+        found: dict[str, Scores] = {}
+        for way, scorer in self._scorers(target).items():
+            kept = self._kept_scores(way, base, target)
+            if way in lacking:
+                kept |= scorer(base, lacking[way], target)
+                write_atomically(self.scores_file(way, base, target), json.dumps(kept))
+            found[way] = {source: score for source, score in kept.items() if source in names}
         return {**found, "CurveGrad": self._curve_grad(base, sources)}  # compares the sources with each other
 
-    def _kept_scores(self, base: BaseConfig, target: Task) -> dict[str, Scores]:
-        file = self.scores_file(base, target)
-        kept: dict[str, Scores] = json.loads(file.read_text()) if file.is_file() else {}
+    def _kept_scores(self, way: str, base: BaseConfig, target: Task) -> Scores:
+        file = self.scores_file(way, base, target)
+        kept: Scores = json.loads(file.read_text()) if file.is_file() else {}
         return kept
 
-    def scores_file(self, base: BaseConfig, target: Task) -> Path:
+    def scores_file(self, way: str, base: BaseConfig, target: Task) -> Path:
         """Where the scores of a base's source models for a target are kept."""
-        return self.folder / "scores" / base.name / f"{target.name}.json"
+        return self.folder / "scores" / way / base.name / f"{target.name}.json"
 
-    def _scored(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
-        found = {name: self._similarities(name, base, sources, target) for name in self.ways}
-        found["TextEmb"] = self._text_emb(base, sources, target)
-        found |= self._white_box(base, sources, target)
-        found["DataSize"] = {s.name: data_size(self.learnt(s)) for s in sources}
-        return {name: scores for name, scores in found.items() if scores}
+    def _scorers(self, target: Task) -> dict[str, Scorer]:
+        """What can say something of a target: spans have no classes that states could be separated by."""
+        of_states = {"span": (), "score": ("LogME",)}.get(target.train.output, tuple(OF_STATES))
+        return {
+            **{name: partial(self._similarities, name) for name in self.ways},
+            "TextEmb": self._text_emb,
+            **{name: partial(self._by_states, name) for name in of_states},
+            "DataSize": self._data_size,
+        }
 
     def embeddings(self, name: str) -> list[TaskEmbedding]:
         """All that were made for a way: "model BASE/SOURCE", "source NAME", "target NAME"."""
@@ -263,24 +280,14 @@ class Evidence:
             name: float(mine @ v / np.linalg.norm(mine) / np.linalg.norm(v)) for name, v in others.items()
         }
 
-    def _white_box(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> dict[str, Scores]:
-        """From the source models' own states, the mean over layers, of the target's rows. Spans have no
-        classes to separate.
-        """
+    def _by_states(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
+        """From the source models' own states, the mean over layers, of the target's rows."""
         rows = self.seen(target)
-        if rows.output == "span":
-            return {}
-        if rows.output == "score":
-            ways = {"LogME": OF_STATES["LogME"]}
-            truth: NDArray[Any] = rows.examples.probabilities
-        else:
-            ways, truth = dict(OF_STATES), rows.classes
-        found: dict[str, Scores] = {name: {} for name in ways}
-        for source in sources:
-            states = self._states_of(base, source)[target.name]
-            for name, score in ways.items():
-                found[name][source.name] = score(states, truth)
-        return found
+        truth: NDArray[Any] = rows.examples.probabilities if rows.output == "score" else rows.classes
+        return {s.name: OF_STATES[name](self._states_of(base, s)[target.name], truth) for s in sources}
+
+    def _data_size(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
+        return {source.name: data_size(self.learnt(source)) for source in sources}
 
     def _states_of(self, base: BaseConfig, source: Task) -> dict[str, Floats]:
         """Of a source model: target → states of its rows. All are read at once, so that it is loaded once."""

@@ -73,7 +73,8 @@ def _planned(evidence: Evidence, base: BaseConfig, kept: Container[str]) -> Plan
     grid = evidence.grid
     pairs = [pair for pair in grid.pairs() if pair.base is base]
     missing = [pair for pair in pairs if not _is_there(grid, grid.pair_file(pair), kept)]
-    scored = all(_is_there(grid, evidence.scores_file(base, task), kept) for task in grid.tasks)
+    files = [evidence.scores_file(way, base, task) for way in evidence.ways for task in grid.tasks]
+    scored = all(_is_there(grid, file, kept) for file in files)
     needed = {pair.source for pair in missing} - {NOTHING}
     models = [s for s in grid.sources if s.name in needed and not grid.model_folder(base, s).is_dir()]
     work = [(source, grid.learning(source)) for source in models]
