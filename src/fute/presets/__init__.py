@@ -7,6 +7,7 @@ what differs from it. What `fute.yaml` says beside its preset wins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -57,9 +58,14 @@ def _load(name: Any) -> dict[str, Any]:
     if name not in presets():
         near = did_you_mean(name, presets()) if isinstance(name, str) else ""
         raise ConfigError(f"there is no preset {name!r}.{near}", expected=f"one of {listing(presets())}")
+    return dict(_read(name))
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
     text = (resources.files("fute.presets") / f"{name}.yaml").read_text(encoding="utf-8")
     content: dict[str, Any] = YAML(typ="safe").load(text)
-    return _merged(_load(content.pop("preset")), content) if "preset" in content else content
+    return _merged(_read(content.pop("preset")), content) if "preset" in content else content
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fute.core.errors import ConfigError, DataError
@@ -35,6 +34,8 @@ def reciprocal_rank_fusion(scores: ArrayLike, constant: float = 60.0) -> NDArray
 
     Source: Cormack, Clarke & Büttcher 2009, doi:10.1145/1571941.1572114.
     """
+    from scipy.stats import rankdata
+
     s = np.asarray(scores, dtype=np.float64)
     if s.ndim != 2 or s.size == 0:
         raise DataError(
@@ -45,5 +46,5 @@ def reciprocal_rank_fusion(scores: ArrayLike, constant: float = 60.0) -> NDArray
         raise DataError("a score is NaN", found=f"candidate {column} of ranking {row} (from 0)")
     if constant < 0:
         raise ConfigError("the constant of reciprocal rank fusion can't be negative", found=str(constant))
-    fused: NDArray[np.float64] = (1 / (constant + scipy.stats.rankdata(-s, axis=1))).sum(axis=0)
+    fused: NDArray[np.float64] = (1 / (constant + rankdata(-s, axis=1))).sum(axis=0)
     return fused

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fute.core.errors import ConfigError, DataError
@@ -32,8 +31,10 @@ def rank_of_best(scores: ArrayLike, performances: ArrayLike) -> float:
     Source: Vu et al. 2020, doi:10.18653/v1/2020.emnlp-main.635; FUTE (Wang et al. 2024), section 4.1.1,
     doi:10.18653/v1/2024.findings-acl.493.
     """
+    from scipy.stats import rankdata
+
     s, p = _checked(scores, performances)
-    return float(scipy.stats.rankdata(-s)[p == p.max()].mean())
+    return float(rankdata(-s)[p == p.max()].mean())
 
 
 def performance(scores: ArrayLike, performances: ArrayLike) -> float:
@@ -127,8 +128,10 @@ def spearman(scores: ArrayLike, performances: ArrayLike) -> float:
 
     Source: Spearman 1904, doi:10.2307/1412159.
     """
+    from scipy.stats import spearmanr
+
     s, p = _checked(scores, performances)
-    return 0.0 if _constant(s) or _constant(p) else float(scipy.stats.spearmanr(s, p).statistic)
+    return 0.0 if _constant(s) or _constant(p) else float(spearmanr(s, p).statistic)
 
 
 def weighted_kendall(scores: ArrayLike, performances: ArrayLike) -> float:
@@ -138,8 +141,10 @@ def weighted_kendall(scores: ArrayLike, performances: ArrayLike) -> float:
 
     Source: Vigna 2015, doi:10.1145/2736277.2741088.
     """
+    from scipy.stats import weightedtau
+
     s, p = _checked(scores, performances)
-    return 0.0 if _constant(s) or _constant(p) else float(scipy.stats.weightedtau(s, p).statistic)
+    return 0.0 if _constant(s) or _constant(p) else float(weightedtau(s, p).statistic)
 
 
 def transfer_gain(performances: ArrayLike, without: float) -> Doubles:
