@@ -4,7 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # For example PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small torch.
 PIP_FLAGS ?=
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+# Modules are compiled when they are first imported, and kept: most of what is installed never is.
+unexport PYTHONDONTWRITEBYTECODE
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_FLAGS)
 INPUTS := pyproject.toml constraints.txt requirements-demo.txt
 
 .PHONY: help demo test lint types check bench bench-list clean
