@@ -51,7 +51,7 @@ def make_grid(folder, datasets, templates=TEMPLATES, corpus=5, tasks=False, fami
     return folder
 
 
-def make_transfer(folder):
+def transfer_recipe(folder):
     """Three tasks of a group and one of another, two rows of words each, and a base of one tiny BERT."""
     make("bert", folder / "base")
     for name, texts in {
@@ -66,10 +66,11 @@ def make_transfer(folder):
     write(folder / "u.jsonl", "\n".join(json.dumps({"text": t}) for t in POSITIVE + NEGATIVE + ["the cat"]))
     few = {"rows": 8, "epochs": 2, "learning_rate": 0.001}
     groups = {"mood": "cr", "length": "cr", "case": "cr", "tone": "domain"}
-    recipe = TransferRecipe.model_validate(
+    return TransferRecipe.model_validate(
         {
             "corpus": {"path": str(folder / "u.jsonl")},
             "bases": [{"name": "tiny", "weights": str(folder / "base")}],
+            "surrogate": str(folder / "base"),
             "source": few,
             "target": few,
             "test_rows": 4,
@@ -77,7 +78,11 @@ def make_transfer(folder):
             "tasks": [{"group": g, "name": n, "path": str(folder / n)} for n, g in groups.items()],
         }
     )
-    made = Transfer(recipe, folder / "work")
+
+
+def make_transfer(folder):
+    """The grid of that recipe, run."""
+    made = Transfer(transfer_recipe(folder), folder / "work")
     made.folder.mkdir()
     made.run()
     return made

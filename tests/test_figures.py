@@ -15,7 +15,7 @@ from fute.reproduce.figures import BY, FIGURES, Map, Shown, draw, fullest_map, s
 from fute.reproduce.report import write_report
 from fute.reproduce.transfer import TransferRecipe
 from fute.space.layout import layout_of
-from tests.grids import make_grid, make_transfer, with_prompts
+from tests.grids import make_grid, make_transfer, transfer_recipe, with_prompts
 from tests.helpers import command, refused
 from tests.test_plots import Page
 
@@ -147,8 +147,8 @@ def test_a_map_of_a_grid_of_source_models_has_models_and_datasets(tmp_path, few_
 
 
 def test_table_1_leaves_what_figure_3_is_drawn_from(tmp_path, few_ways, monkeypatch, capsys):
-    grid, out = make_transfer(tmp_path / "grid"), tmp_path / "out"
-    monkeypatch.setattr(TransferRecipe, "read", lambda scale, data: grid.recipe)
+    recipe, out = transfer_recipe(tmp_path / "grid"), tmp_path / "out"
+    monkeypatch.setattr(TransferRecipe, "read", lambda scale, data: recipe)
     monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
     arguments = ("--data", str(tmp_path), "--out", str(out))
     assert command(monkeypatch, capsys, "reproduce", "table1", *arguments)[0] == 0

