@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_layers_as_they_are_however_texts_are_read(llama
             for one, other in zip(expected, found, strict=True):
                 assert other == pytest.approx(one, abs=1e-5)
     graphs = (torch._dynamo.utils.counters["stats"] - compilations)["unique_graphs"]
-    assert 1 <= graphs < LAYERS, "one for each way of reading, not one for each layer"
+    assert graphs == 3, "one for each way of reading, not one for each layer"
 
 
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")

@@ -217,10 +217,20 @@ def base_of(name, folder):
     return BaseConfig(name=name, weights=str(folder / name))
 
 
-@pytest.mark.parametrize("base", ["bert", "gpt2", "t5"])
-def test_both_tables_are_made(base, hub, monkeypatch):
-    """Of three classes, a score and spans, from each to each, with the options of the paper's presets."""
-    sources, surrogate = ("mnli", "stsb", "squad_v2", "boolq"), base_of("t5", hub).weights
+KINDS = ("mnli", "stsb", "squad_v2")  # three classes, a score, spans
+
+
+@pytest.mark.parametrize(
+    ("base", "sources", "targets"),
+    [
+        ("bert", (*KINDS, "boolq"), {*KINDS, "boolq", "financial_phrasebank"}),
+        ("gpt2", KINDS, {"financial_phrasebank"}),  # others have two sources: no ranking to measure
+        ("t5", KINDS, {"financial_phrasebank"}),
+    ],
+)
+def test_tables_are_made(base, sources, targets, hub, monkeypatch):
+    """From each to each, with the options of the paper's presets."""
+    surrogate = base_of("t5", hub).weights
     changes = {"bases": [base_of(base, hub)], "surrogate": surrogate}
     recipe = recipe_of(hub, *sources, "financial_phrasebank", **changes)
     monkeypatch.setattr(TransferRecipe, "read", lambda scale, data: recipe)
@@ -229,11 +239,12 @@ def test_both_tables_are_made(base, hub, monkeypatch):
     experiment.compute("table1", "paper", hub, hub / "work", hub / "out", silent)
 
     cells = TransferResults.load(hub / "out" / "transfer-paper.json").cells
-    assert {cell.target for cell in cells} == {*sources, "financial_phrasebank"}
+    assert {cell.target for cell in cells} == targets
     for cell in cells:
         assert set(cell.reached) == {*sources} - {cell.target}
         assert {*published, "TextEmb", "DataSize", "CurveGrad"} <= set(cell.scores)
-    for table in ("table1", "table2"):  # a target that all sources serve alike is in none
+    made = ("table1", "table2") if len(targets) > 1 else ("table2",)
+    for table in made:  # a target that all sources serve alike is in none
         assert experiment.tables(table, "paper", hub / "out")
 
     grid = Transfer(recipe, hub / "work" / "transfer")

@@ -86,7 +86,7 @@ class CausalLM(LanguageModel):
         def apply(states: Any) -> Any:
             return torch.nn.functional.linear(states.float(), weight, bias)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._uncompiled():
             ids = torch.arange(4, device=weight.device)[None]
             own = self._model(ids, use_cache=False).logits.float()
             ours = apply(self._decoder(ids, use_cache=False).last_hidden_state)
@@ -240,7 +240,7 @@ class CausalLM(LanguageModel):
         return self._decoder(ids, **given, use_cache=past is not None).last_hidden_state
 
     def _uncompiled(self) -> contextlib.AbstractContextManager[Any]:
-        """Run layers as they are: where keys and values grow, each would be compiled on its own."""
+        """Run layers as they are: one row, and keys and values that grow, would each be compiled for."""
         import torch
 
         return torch.compiler.set_stance("force_eager") if self.compile else contextlib.nullcontext()
