@@ -48,7 +48,7 @@ class Cell:
 
     @cached_property
     def resampled(self) -> Doubles:
-        """(B, k), accuracies on resamples of the rows: the same in all grids, since these share the rows."""
+        """(B, k), accuracies on resamples of the rows: the same in all grids that share the rows."""
         n = self.right.shape[1]
         counts = np.random.default_rng(list(self.dataset.encode())).multinomial(n, [1 / n] * n, _RESAMPLES)
         return np.asarray(counts @ self.right.T / n)
