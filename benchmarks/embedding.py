@@ -154,18 +154,18 @@ def _fisher_vs_loop(name: str) -> Figure:
     )
 
 
-def _training(surrogate: str, inputs: Sequence[Input]) -> Training:
-    theta = Surrogate(surrogate, dtype="float32")
+def _training(surrogate: str, inputs: Sequence[Input], dtype: str) -> Training:
+    theta = Surrogate(surrogate, dtype=dtype)
     frozen = Frozen(theta, theta.load("float32"), _TOKENS)
     return Training(frozen, _answers(inputs, 0), TuPaTE(), 0)
 
 
 def _fisher_ours(surrogate: str, inputs: Sequence[Input]) -> tuple[float, float]:
     """Seconds, and the peak of memory above what was there before the model, over the model's size."""
-    training = _training(surrogate, inputs)
+    training = _training(surrogate, inputs, "auto")
     size = sum(p.nbytes for p in training.model.parameters())
     before = _resident() - size
-    fisher = Fisher(training.model)
+    fisher = Fisher(training.at_surrogates_precision())
 
     def run() -> None:
         for rows in training.by_length():
@@ -195,8 +195,8 @@ def _resident() -> int:
 
 
 def _fisher_loop(surrogate: str, inputs: Sequence[Input]) -> float:
-    """One backward pass for each example, its gradients squared and added."""
-    training = _training(surrogate, inputs)
+    """One backward pass for each example, its gradients squared and added, as one would write it: float32."""
+    training = _training(surrogate, inputs, "float32")
     model = training.model.requires_grad_(True)
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
 

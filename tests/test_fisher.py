@@ -59,7 +59,7 @@ def losses(model, rows):
         mask = given["attention_mask"][..., None]
         states = (model(**given).last_hidden_state * mask).sum(1) / mask.sum(1)
     head = torch.linspace(-1, 1, 2 * states.shape[1]).reshape(2, -1).sin()
-    return -(TARGETS[rows] * (states @ head.T).log_softmax(-1)).sum(-1)
+    return -(TARGETS[rows] * (states.float() @ head.T).log_softmax(-1)).sum(-1)
 
 
 def by_loop(model, rows):
@@ -74,6 +74,18 @@ def by_loop(model, rows):
                 total[name] += p.grad.square()
     model.requires_grad_(False)
     return total
+
+
+def test_in_bfloat16_it_is_nearly_the_same(model):
+    for p in model.parameters():  # what the weights themselves lose is not the passes'
+        p.data = p.data.bfloat16().float()
+    expected = by_loop(model, [0, 1, 2, 3])
+    fisher = Fisher(model.to(torch.bfloat16))
+    fisher.add(4, lambda: losses(model, [0, 1, 2, 3]))
+    pairs = [(fisher.squares[name][0].flatten(), total.flatten()) for name, total in expected.items()]
+    ours, theirs = (torch.cat(side).double() for side in zip(*pairs, strict=True))
+    assert nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.999
+    assert ours.norm() / theirs.norm() == pytest.approx(1, abs=0.02)
 
 
 def test_it_equals_a_loop_over_single_examples(model):

@@ -173,7 +173,7 @@ class TaskEmb:
         n = len(training.examples.inputs)
         if self.estimator == "per_example":
             outputs = self.of == "outputs"
-            model = training.model
+            model = training.at_surrogates_precision()
             fisher = OutputFisher(model) if outputs else Fisher(model, training.writing_head)
             for rows in training.by_length():
                 fisher.add(len(rows), partial(training.losses, Nothing(), fitted.head, rows, exact=True))
@@ -197,7 +197,7 @@ def _pieces_together(trainings: Sequence[Training], progress: Progress) -> Itera
     from fute.surrogates.fisher import Fisher, add_together
 
     first, n = trainings[0], len(trainings[0].examples.inputs)
-    fisher = Fisher(first.model, models=len(trainings))
+    fisher = Fisher(first.at_surrogates_precision(), models=len(trainings))
     for rows in first.by_length(characters=_PASS_TOGETHER):
         add_together(fisher, first, [one.targets for one in trainings], first.head_start, rows)
         progress("fisher", fisher.examples, n)

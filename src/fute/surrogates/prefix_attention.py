@@ -53,8 +53,24 @@ def _prefix_attention(
             kwargs["position_bias"] = nn.functional.pad(bias, (length, 0))
         key = torch.cat([prefix[0].to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix[1].to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    if query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu":
+        return _in_single(module, query, key, value, attention_mask, **kwargs), None
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return output, None
+
+
+def _in_single(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> Tensor:
+    """Fused attention in float32: its gradients in bfloat16 take a CPU ten times as long."""
+    query, key, value = query.float(), key.float(), value.float()
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    if kwargs.get("position_bias") is not None:
+        kwargs["position_bias"] = kwargs["position_bias"].float()
+    with torch.autocast("cpu", enabled=False):
+        output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    return output.bfloat16()
 
 
 class _Made(NamedTuple):
@@ -197,9 +213,10 @@ class Prefix(nn.Module):
     def attached(self) -> Iterator[None]:
         """While this is open, the model attends to the prefix too."""
         hooks = []
+        sides = zip(self.keys.unbind(), self.values.unbind(), strict=True)  # cut once: one gradient, not many
         try:
-            for number, (layer, _, crossing) in enumerate(self._layers):
-                layer.__dict__[_PREFIX] = (self.keys[number], self.values[number])
+            for (layer, _, crossing), side in zip(self._layers, sides, strict=True):
+                layer.__dict__[_PREFIX] = side
                 if crossing:
                     hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
             yield

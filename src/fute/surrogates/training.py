@@ -26,6 +26,8 @@ _PATIENCE = 4  # looks without improvement before stopping
 _HELD_OUT = 0.1  # share of the examples that training never sees
 _MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
 _PASS = 1000  # characters that go backward at once: more are no faster, and all their states are kept
+_LOOK = 32_000  # characters that are looked at at once
+_ROUND = 8  # tokens: products in bfloat16 are compiled, and kept, for each shape; so there are fewer
 _AHEAD = 32  # batches whose texts a frozen encoder reads together
 _WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
 
@@ -134,6 +136,10 @@ class Training:
         """The surrogate's own, without any head."""
         return own_parameters(self.model, self.writing_head)
 
+    def at_surrogates_precision(self) -> Any:
+        """The model, which nothing trains any more, from now on as precise as the surrogate's own."""
+        return self.model.to(getattr(torch, self.surrogate.dtype))
+
     def fit(self, adapter: Adapter, counts: NDArray[np.int64], progress: Progress) -> Fitted:
         """Train the adapter and a head on the examples, each as often as it counts, with AdamW; stops early
         where held-out rows of these examples say so, at a look after each epoch, or after some steps.
@@ -169,8 +175,7 @@ class Training:
             losses.append(loss.item())
             progress("tuning", step, steps)
             if step == steps or (schedule.stop_early and step % every == 0):
-                with torch.no_grad():
-                    current = self.losses(adapter, head, held_out[:_MOST_LOOKED_AT]).mean().item()
+                current = self._mean_loss(adapter, head, held_out[:_MOST_LOOKED_AT])
                 if not schedule.stop_early:
                     _check(current, step, schedule)
                 if current < best_loss or not schedule.stop_early:
@@ -184,6 +189,11 @@ class Training:
         what = "held_out_loss" if schedule.stop_early else "loss"
         notes = {"steps": best_step, what: round(best_loss, 4)}
         return Fitted(best, change, best_head, notes, losses)
+
+    def _mean_loss(self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64]) -> float:
+        with torch.no_grad():
+            parts = [self.losses(adapter, head, some) for some in self.by_length(rows, _LOOK)]
+        return torch.cat(parts).mean().item()
 
     def unfitted(self) -> Fitted:
         """The start, as if it had been fitted."""
@@ -271,7 +281,9 @@ class Training:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=fast)
 
     def _tokenize(self, inputs: Sequence[Input]) -> Any:
-        return self.surrogate.tokenize(inputs, self.schedule.max_tokens).to(self.model.device)
+        most = self.schedule.max_tokens
+        multiple = _ROUND if self.model.dtype == torch.bfloat16 else None
+        return self.surrogate.tokenize(inputs, most, multiple=multiple).to(self.model.device)
 
 
 def _answers(frozen: Frozen, examples: Examples, seed: int) -> Answers | None:
