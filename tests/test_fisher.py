@@ -85,7 +85,7 @@ def test_in_bfloat16_it_is_nearly_the_same(model):
     pairs = [(fisher.squares[name][0].flatten(), total.flatten()) for name, total in expected.items()]
     ours, theirs = (torch.cat(side).double() for side in zip(*pairs, strict=True))
     assert nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.999
-    assert ours.norm() / theirs.norm() == pytest.approx(1, abs=0.02)
+    assert ours.norm() / theirs.norm() == pytest.approx(1, abs=0.05)
 
 
 def test_it_equals_a_loop_over_single_examples(model):

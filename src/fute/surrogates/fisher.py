@@ -463,7 +463,7 @@ class _Pass:
 
         def done(grad: Tensor) -> None:  # (B, heads, queries, keys)
             ids = buckets.flatten().expand(self.batch, -1)
-            self._use(name, _Rows(ids, grad.flatten(2).transpose(1, 2)))
+            self._use(name, _Rows(ids, grad.float().flatten(2).transpose(1, 2)))
 
         bias.register_hook(done)  # type: ignore[no-untyped-call]
         return bias
