@@ -1,6 +1,7 @@
 """SPELL and Self-Select beside the other ways to choose, in a project with real prompts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,7 +61,9 @@ def boxes_of(project) -> list[PromptedLLM]:
 def test_spell_and_self_select_are_columns_with_the_scores_of_their_functions(project):
     found = choose(project, "d", "prompt", against=["spell, Self-select"])
     ways = {way.name: way for way in found.ways}
-    assert list(ways) == ["fute", "SPELL", "Self-Select"], "who asks only these pays for no answers"
+    assert list(ways) == ["fute", "similarity alone", "SPELL", "Self-Select"], (
+        "who asks only these pays for no answers"
+    )
     boxes, held_out = boxes_of(project), project.datasets["d"][1]
     assert found.candidates == tuple(TEMPLATES)
     assert ways["SPELL"].scores == pytest.approx(spell(boxes, held_out.inputs), abs=1e-4)
@@ -69,6 +72,37 @@ def test_spell_and_self_select_are_columns_with_the_scores_of_their_functions(pr
     chosen = self_select([box.prompt for box in boxes], task, boxes[0].write)
     assert ways["Self-Select"].scores == tuple(chosen.scores)
     assert bool(chosen.failure) == any(warning.startswith("Self-Select") for warning in found.warnings)
+
+
+def test_fute_goes_by_similarity_and_by_what_u_tells_of_a_prompt_and_asks_nothing(project):
+    spent = project.budget.spent
+    ours, alone = choose(project, "d", "prompt").ways
+    assert project.budget.spent == spent
+    assert alone.scores == pytest.approx([c.score for c in _of_prompts(project)], abs=1e-8)
+    spread = []
+    for name in TEMPLATES:
+        p = project.work(name).examples.probabilities.astype(float)
+        shares = np.bincount(p.argmax(1), minlength=2) / len(p)
+        entropy = -sum(q * np.log(q) for q in shares if q) + (p * np.log(p)).sum(1).mean()
+        spread.append(entropy)
+    by_hand = sum((np.array(x) - np.mean(x)) / np.std(x) for x in (alone.scores, spread))
+    assert ours.scores == pytest.approx(by_hand, abs=1e-5)
+    assert np.ptp(spread) > 0.01
+    assert len(choose(project, "d", "model").ways) == 1, "of others than prompts nobody has measured it"
+
+
+def _of_prompts(project):
+    found = {c.name: c for c in project.rank("d").candidates}
+    return [found[name] for name in TEMPLATES]
+
+
+def test_without_the_answers_to_u_fute_goes_by_similarity_and_says_so(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / ".fute" / "predictions.sqlite").unlink()
+    found = choose(Project(tmp_path / "copy"), "d", "prompt")
+    ours, alone = found.ways
+    assert ours.scores == alone.scores
+    assert any(warning.startswith("fute goes by similarity alone: ") for warning in found.warnings)
 
 
 def test_what_the_llm_said_is_kept_and_not_asked_again(project):
@@ -95,7 +129,7 @@ def test_all_are_the_baselines_and_those_that_ask(project):
     names = [way.name for way in choose(project, "d", "prompt", against=["all"]).ways]
     assert set(names) >= {"fute", "fute + MI_G", *PROMPT_BASELINES, *both}
     names = {way.name for way in choose(project, "d", "prompt", against=["baselines"]).ways}
-    assert names == {"fute", "fute + MI_G", *PROMPT_BASELINES}
+    assert names == {"fute", "similarity alone", "fute + MI_G", *PROMPT_BASELINES}
     assert names == {way.name for way in choose(project, "d", "prompt", against=None).ways}
 
 

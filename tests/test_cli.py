@@ -86,9 +86,9 @@ def test_the_whole_way_from_init_to_map(project, monkeypatch, capsys):
 
     chosen = json_of("select", "prompt", "reviews", "--against", "MI", "--accuracy", *at, by=here)
     assert chosen["candidates"] == ["smol-review", "smol-recommend", "smol-chat"]
-    assert [way["name"] for way in chosen["ways"]] == ["fute", "fute + MI_G", "MI"]
+    assert [way["name"] for way in chosen["ways"]] == ["fute", "similarity alone", "fute + MI_G", "MI"]
     assert chosen["performances"] == [truth[name] for name in chosen["candidates"]]
-    assert chosen["ways"][0]["scores"] == pytest.approx([scores[name] for name in chosen["candidates"]])
+    assert chosen["ways"][1]["scores"] == pytest.approx([scores[name] for name in chosen["candidates"]])
     assert sum(line["p_best"] for line in chosen["ranking"]["ranking"]) == pytest.approx(1)
     assert all(
         low <= p <= high for p, (low, high) in zip(chosen["performances"], chosen["intervals"], strict=True)

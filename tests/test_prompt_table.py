@@ -149,11 +149,12 @@ def test_what_is_saved_tells_all_that_the_table_needs(saved):
     for one in saved_cells(out):
         assert one.grid == "own-tiny"
         assert one.right.shape == (4, 4)
-        assert {"fute", "fute + MI_G", "SPELL", *PROMPT_BASELINES} <= set(one.ways)
-        assert set(one.draws) == {"fute", "fute + MI_G", *PROMPT_BASELINES}
+        assert {"fute", "similarity alone", "fute + MI_G", "SPELL", *PROMPT_BASELINES} <= set(one.ways)
+        assert set(one.draws) == {"fute", "similarity alone", "fute + MI_G", *PROMPT_BASELINES}
         assert {d.shape for d in one.draws.values()} == {(5, 4)}
         assert np.ptp(one.draws["fute"], axis=0).min() > 0
-        assert one.draws["fute"].mean(axis=0) == pytest.approx(one.ways["fute"], abs=0.4)
+        alone = "similarity alone"
+        assert one.draws[alone].mean(axis=0) == pytest.approx(one.ways[alone], abs=0.4)
     lines = lines_of(saved_cells(out))
     assert lines["MI"].comparisons == 2
     assert lines["fute"].rate_spread is not None

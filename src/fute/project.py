@@ -455,17 +455,26 @@ class Project:
 
     def work(self, name: str) -> Work:
         """What the embedding of that name is made from, as far as it is known without asking a model."""
-        none = Budget(self.budget.path, Caps(max_calls=0).after(self.budget.spent))
         if name in self.datasets:
-            about = self._ask_about_unlabelled(budget=none)
+            about = self._ask_about_unlabelled(budget=self._nothing)
             return self._dataset_work(self.datasets[name][0], about.get(name))
         if name in self.broken:
             raise self.broken[name]
-        models = [model for model in self.models if model.name == name]
-        if not models:
+        if name not in {model.name for model in self.models}:
             raise ConfigError(f'fute.yaml has no dataset and no model "{name}"', fix="add it")
-        labelled = self.embedder.label(models, self.corpus, budget=none)
-        return Work(name, "model", model_examples(models[0], labelled), {})
+        return self.works([name])[0]
+
+    def works(self, names: Sequence[str]) -> list[Work]:
+        """The same of several models of the project, in one look."""
+        models = {model.name: model for model in self.models}
+        some = [models[name] for name in names]
+        labelled = self.embedder.label(some, self.corpus, budget=self._nothing)
+        return [Work(model.name, "model", model_examples(model, labelled), {}) for model in some]
+
+    @property
+    def _nothing(self) -> Budget:
+        """A budget for no call at all."""
+        return Budget(self.budget.path, Caps(max_calls=0).after(self.budget.spent))
 
     def _refresh(self, name: str, provenance: Mapping[str, Any], old: Mapping[str, Any]) -> None:
         """Where only the words about an embedding changed, change only these."""

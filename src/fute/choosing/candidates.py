@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fute.api import about_labels, answers_labels, right
 from fute.choosing.asked import ASKED
@@ -19,10 +19,11 @@ from fute.choosing.leaks import leaks
 from fute.choosing.names import named
 from fute.choosing.trained import TRAINED
 from fute.choosing.trying import DIRECT, racing
-from fute.core.errors import BudgetError, ConfigError, listing
+from fute.core.errors import BudgetError, ConfigError, FuteError, listing
 from fute.core.progress import Progress, silent
 from fute.data.dataset import Dataset
 from fute.labelling.runner import Answered
+from fute.models.base import BlackBox
 from fute.outcomes import remember
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
@@ -33,7 +34,8 @@ from fute.selection.rank import rank
 from fute.space.similarity import Similarity
 
 What = Literal["prompt", "model"]
-OURS, HYBRID, RACE, HYBRID_RACE = "fute", "fute + MI_G", "race", "fute + MI_G + race"
+OURS, SIMILAR, HYBRID = "fute", "similarity alone", "fute + MI_G"
+RACE, HYBRID_RACE = "race", "fute + MI_G + race"
 # Those that need more than the candidates' answers to texts without labels.
 OTHERS: Mapping[str, Way] = {**ASKED, **EVIDENCE, **TRAINED, **DIRECT}
 _ALL: Mapping[What, Sequence[str]] = {
@@ -58,11 +60,12 @@ def choose(
     """What each way to choose takes among the candidates: the models of the project that answer the dataset's
     labels, and of these those with a prompt where `what` is "prompt".
 
-    "fute" are the similarities of task embeddings. "fute + MI_G" adds, both standardised, the mutual
-    information of a candidate's answers to the dataset's texts. Baselines see these texts too, without
-    labels: those of the rows that `test` holds out, or all where it holds none out. That takes a call for
-    each candidate and text, which is kept. A candidate that fails on these texts is left out, with a warning;
-    one that answers fewer than half of those that it was asked for has no score by its answers.
+    "fute" are the similarities of task embeddings; of prompts, both standardised, similarity and MI_G of
+    what they answered to U (`decided`), and "similarity alone" stands beside it. Neither asks for anything.
+    "fute + MI_G" is similarity and MI_G of the answers to the dataset's own texts. Baselines see these texts
+    too, without labels: those of the rows that `test` holds out, or all where it holds none out. That takes a
+    call for each candidate and text, which is kept. A candidate that fails on these texts is left out, with a
+    warning; one that answers fewer than half of those that it was asked for has no score by its answers.
 
     Args:
         project: after `run`.
@@ -131,6 +134,8 @@ def choose(
     by_name = {line.name: line.score for line in ranking.candidates}
     similar = np.array([by_name[name] for name in names])
     made = {OURS: Scored(similar)}
+    if what == "prompt":
+        made = {OURS: _by_u(project, boxes, similar), SIMILAR: Scored(similar)}
     rows_seen, performances, rows = 0, None, 0
     if answered:
         found, rows_seen = by_answers(case, answered, similar, of_answers)
@@ -143,7 +148,7 @@ def choose(
     for name in [name for name in ways if name in OTHERS]:
         made[name] = scored(name, partial(OTHERS[name], case), len(boxes))
     if budget is not None:
-        made |= _races(case, similar, budget, made.get(HYBRID))
+        made |= _races(case, made[OURS].scores, budget, made.get(HYBRID))
     return compare(
         dataset,
         names,
@@ -153,8 +158,29 @@ def choose(
         [*warnings, *(note for one in made.values() for note in one.notes)],
         evaluated={name: one.evaluated for name, one in made.items() if one.evaluated is not None},
         ranking=ranking,
+        ranked_by=SIMILAR if SIMILAR in made else OURS,
         rows_seen=rows_seen,
     )
+
+
+def decided(similar: NDArray[np.float64], answers: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """`z(s) + z(MI_G)`, z standardised over the k candidates: how alike a candidate's task is, and how surely
+    and evenly it answers. One weight for both, fitted to nothing.
+
+    Args:
+        similar: s (k,).
+        answers: the k candidates' probabilities (n, C) for the same labels.
+    """
+    return standardised(similar) + standardised([mutual_information_g(p) for p in answers])
+
+
+def _by_u(project: Project, boxes: Sequence[BlackBox], similar: NDArray[np.float64]) -> Scored:
+    """`decided` by what was answered to U; by similarity where that isn't kept any more, with a note."""
+    try:
+        works = project.works([box.name for box in boxes])
+    except FuteError as error:
+        return Scored(similar, (f"fute goes by similarity alone: {why(error)}",))
+    return Scored(decided(similar, [work.examples.probabilities for work in works]))
 
 
 def by_answers(
@@ -181,8 +207,7 @@ def by_answers(
         notes.append(
             f"Scores by answers compare {len(kept)} of {len(case.seen)} rows: those that all have answered."
         )
-    spread = [mutual_information_g(p) for p in answers]
-    found = {HYBRID: standardised(similar[places]) + standardised(spread), **score_prompts(answers, free)}
+    found = {HYBRID: decided(similar[places], answers), **score_prompts(answers, free)}
     made = {name: Scored(at(places, scores, case)) for name, scores in found.items()}
     made[HYBRID] = replace(made[HYBRID], notes=tuple(notes))
     return made, len(kept)

@@ -92,7 +92,7 @@ def choose_source(
         notes += made.notes
     if {"text-emb", "SEmb"} <= scores.keys() and project.embedder.surrogate.id == DEFAULT_SURROGATE:
         notes.append(SAME)
-    return compare(dataset, names, scores, None, 0, notes, ranking=ranking)
+    return compare(dataset, names, scores, None, 0, notes, ranking=ranking, ranked_by="fute")
 
 
 def _ways() -> Mapping[str, Callable[[_Sources], Scored]]:

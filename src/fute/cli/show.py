@@ -184,10 +184,11 @@ def comparison(found: Comparison) -> None:
         columns += [("accuracy", "right"), ("90 % interval", "left")]
         columns += [(heading, "right") for heading in _METRICS.values()]
     rows = []
-    for number, way in enumerate(found.ways):
+    ranked = found.ranked_by
+    for way in found.ways:
         row = [way.name, f"{len(way.picks)} are equal" if len(way.picks) > 1 else "".join(way.picks) or "–"]
-        if sure:  # of the ranking, which is the first way's
-            row += [f"{sum(chances[name] or 0 for name in way.picks):.2f}" if number == 0 else ""]
+        if sure:
+            row += [f"{sum(chances[name] or 0 for name in way.picks):.2f}" if way.name == ranked else ""]
         if not known:
             row += [", ".join(_runners_up(way, found.candidates))]
         elif way.metrics is None:
@@ -199,7 +200,7 @@ def comparison(found: Comparison) -> None:
     count = len(found.candidates)
     table(f"{count} candidate{'s' if count > 1 else ''} for {found.dataset}", columns, rows)
     if found.ranking is not None and found.ranking.verdict:
-        stdout().print(Text(f"{found.ways[0].name}: {found.ranking.verdict}", "yellow"))
+        stdout().print(Text(f"{ranked}: {found.ranking.verdict}", "yellow"))
     if found.performances is not None:
         best = max(zip(found.performances, found.candidates, strict=True))
         click.echo(f"The best is {best[1]} with {best[0]:.3f}, on {found.rows} rows held out.")

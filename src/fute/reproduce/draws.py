@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import model_examples
-from fute.choosing.candidates import OURS, by_answers
+from fute.choosing.candidates import OURS, SIMILAR, by_answers, decided
 from fute.choosing.case import Case
 from fute.core.progress import Progress, silent
 from fute.models.base import BlackBox
@@ -46,14 +46,17 @@ def drawn_scores(
         inputs = project.corpus.inputs
         u = replace(project.corpus, inputs=[inputs[i] for i in _some(len(inputs), rng)])
         asked = project.ask(boxes, u, offline=True)
-        models = {b.name: embedder.embed(b.name, "model", model_examples(b, asked), {}) for b in boxes}
+        examples = {b.name: model_examples(b, asked) for b in boxes}
+        models = {name: embedder.embed(name, "model", some, {}) for name, some in examples.items()}
         for name, several in candidates.items():
             train, seen = (part.take(_some(len(part), rng)) for part in project.datasets[name])
             similar = cosines(embedder.embed_dataset(train), [models[box.name] for box in several])
             answered = project.ask(several, seen, offline=True).answered
             case = Case(project, several, train, seen, silent, offline=True)
             others, _ = by_answers(case, answered, similar, list(PROMPT_BASELINES))
-            for way, scores in {OURS: similar, **{way: one.scores for way, one in others.items()}}.items():
+            ours = decided(similar, [examples[box.name].probabilities for box in several])
+            ways = {OURS: ours, SIMILAR: similar, **{way: one.scores for way, one in others.items()}}
+            for way, scores in ways.items():
                 made[name].setdefault(way, []).append(scores)
     progress("drawing", draws, draws)
     return {

@@ -61,6 +61,7 @@ class Comparison:
             saw, without labels.
         warnings: what to know of the candidates.
         ranking: the candidates by the similarity of task embeddings, with what a bootstrap says of it.
+        ranked_by: the way that has the ranking's scores.
         rows_seen: how many rows the baselines saw: those that all candidates with a score have answered.
     """
 
@@ -71,6 +72,7 @@ class Comparison:
     rows: int
     warnings: tuple[str, ...] = ()
     ranking: Ranking | None = None
+    ranked_by: str | None = None
     rows_seen: int = 0
 
     @property
@@ -104,6 +106,7 @@ def compare(
     *,
     evaluated: Mapping[str, ArrayLike] = MappingProxyType({}),
     ranking: Ranking | None = None,
+    ranked_by: str | None = None,
     rows_seen: int = 0,
 ) -> Comparison:
     """Who picks what, and how good that is. Scores that differ by rounding are equal.
@@ -114,7 +117,7 @@ def compare(
         scores: of each way, (k,), higher is better; NaN where it can't score a candidate.
         performances: (k,), not negative, or None.
         evaluated: as in `Way`, of the ways that have it.
-        rows, warnings, ranking, rows_seen: as in `Comparison`.
+        rows, warnings, ranking, ranked_by, rows_seen: as in `Comparison`.
 
     Raises:
         DataError: no candidates, or scores that are infinite or too few.
@@ -133,7 +136,7 @@ def compare(
             way = replace(way, evaluated=tuple(np.asarray(evaluated[name]).tolist()))
         ways.append(way)
     return Comparison(
-        dataset, tuple(candidates), tuple(ways), truth, rows, tuple(warnings), ranking, rows_seen
+        dataset, tuple(candidates), tuple(ways), truth, rows, tuple(warnings), ranking, ranked_by, rows_seen
     )
 
 

@@ -69,7 +69,7 @@ def _in_single(
     if kwargs.get("position_bias") is not None:
         kwargs["position_bias"] = kwargs["position_bias"].float()
     with torch.autocast("cpu", enabled=False):
-        output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
     return output.bfloat16()
 
 
