@@ -240,3 +240,49 @@ def test_features_of_all_layers_are_their_mean(project):
     made = Features(surrogate, layer=None)(inputs)
     assert made == pytest.approx(layer_means(project.folder / "one", inputs), abs=1e-5)
     assert made != pytest.approx(Features(surrogate)(inputs), abs=1e-3)
+
+
+def test_of_pairs_transfer_goes_by_how_their_texts_are_related(project, tmp_path):
+    texts = [t for t, _ in REVIEWS]
+    rows = [
+        {"text": t, "pair": texts[i - i % 2], "label": ["other", "same"][i % 2 == 0]}
+        for i, t in enumerate(texts)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "u.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"{t} {row['pair']}"}) for t, row in zip(texts, rows, strict=True))
+    )
+    (tmp_path / "mymodels.py").write_text(
+        "def overlap(pairs):\n"
+        "    return [['no', 'yes'][len(set(a.split()) & set(b.split())) > 3] for a, b in pairs]\n"
+        "def length(texts):\n    return ['long' if len(a) > len(b) else 'short' for a, b in texts]\n"
+    )
+    model = '  - {name: NAME, python: "mymodels:NAME", labels: LABELS, shape: pair}'
+    content = [
+        "corpus: {path: u.jsonl}",
+        f"surrogate: {project.folder / 'tiny'}",
+        "dtype: float32",
+        "method: METHOD",
+        "datasets:",
+        "  - {name: pairs, path: pairs.jsonl, text_pair: pair}",
+        "models:",
+        model.replace("NAME", "overlap").replace("LABELS", "['no', 'yes']"),
+        model.replace("NAME", "length").replace("LABELS", "[long, short]"),
+    ]
+
+    def opened(method):
+        (tmp_path / "fute.yaml").write_text("\n".join(content).replace("METHOD", method))
+        made = Project(tmp_path)
+        assert made.run().failures == {}
+        return made
+
+    usual = opened("{name: linear-probe, replicates: 0}")
+    found = choose(usual, "pairs", "model", transfer=True).ways[0].scores
+    related = opened("{name: linear-probe, replicates: 0, pairs: relation}")
+    by_hand = {c.name: c.score for c in related.rank("pairs", "inputs").candidates}
+    assert found == pytest.approx([by_hand["overlap"], by_hand["length"]], abs=1e-8)
+    told = opened("{name: linear-probe, replicates: 0, pairs: both}")
+    plain = {c.name: c.score for c in told.rank("pairs", "inputs").candidates}
+    assert plain["length"] != pytest.approx(by_hand["length"], abs=1e-3)
+    kept = choose(told, "pairs", "model", transfer=True).ways[0].scores
+    assert kept == pytest.approx([plain["overlap"], plain["length"]], abs=1e-8)

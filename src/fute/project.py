@@ -464,6 +464,21 @@ class Project:
             raise ConfigError(f'fute.yaml has no dataset and no model "{name}"', fix="add it")
         return self.works([name])[0]
 
+    def embedded(
+        self, embedder: Embedder, names: Sequence[str], progress: Progress = silent
+    ) -> list[TaskEmbedding]:
+        """The embeddings of datasets and models by another embedder, kept in a space of its own: made, from
+        what is known without asking a model, where that doesn't hold them.
+        """
+        space, made = self.space_of(embedder), []
+        for name in names:
+            work = self.work(name)
+            content = embedder.content(work.examples, work.kind)
+            if name not in space or space.get(name).provenance.get("content") != content:
+                space.add(embedder.embed(*work, progress))
+            made.append(space.get(name))
+        return made
+
     def works(self, names: Sequence[str]) -> list[Work]:
         """The same of several models of the project, in one look."""
         models = {model.name: model for model in self.models}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from fute.choosing.trained import TRAINED
 from fute.choosing.trying import DIRECT, racing
 from fute.core.errors import BudgetError, ConfigError, FuteError, listing
 from fute.core.progress import Progress, silent
+from fute.core.types import TaskEmbedding
 from fute.data.dataset import Dataset
 from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
@@ -32,6 +34,8 @@ from fute.selection.compare import Comparison, compare
 from fute.selection.fusion import standardised
 from fute.selection.rank import rank
 from fute.space.similarity import Similarity
+
+log = logging.getLogger("fute")
 
 What = Literal["prompt", "model"]
 OURS, SIMILAR, HYBRID = "fute", "similarity alone", "fute + MI_G"
@@ -81,7 +85,9 @@ def choose(
         budget: also race on this many labelled evaluations, on the rows that are not held out. Where the
             hybrid is scored too, "fute + MI_G + race" is what the race's evaluations say with it as prior.
         transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
-            dataset. Then only `EVIDENCE` and `TRAINED` can be set beside "fute".
+            dataset. Where its texts are pairs, "fute" then goes by linear probes with `pairs: relation`,
+            unless fute.yaml has other embeddings; they are made from the answers that are kept. Then only
+            `EVIDENCE` and `TRAINED` can be set beside "fute".
         similarity: as for `fute.selection.rank.rank`; unless given "map", and "inputs" for `transfer`.
         progress, offline: as for `labelling.runner.label`.
 
@@ -130,6 +136,8 @@ def choose(
         warnings += [f"{name} is left out, it fails: {why(f)}" for name, f in labelled.failures.items()]
     names = [box.name for box in boxes]
     warnings += [*leaks(project, dataset, names), *doubts(project, names)]
+    if transfer and _of_pairs(project, train):
+        target, stored = _related(project, dataset, names, progress) or (target, stored)
     ranking = rank(target, [stored[name] for name in names], similarity or ("inputs" if transfer else "map"))
     by_name = {line.name: line.score for line in ranking.candidates}
     similar = np.array([by_name[name] for name in names])
@@ -161,6 +169,28 @@ def choose(
         ranked_by=SIMILAR if SIMILAR in made else OURS,
         rows_seen=rows_seen,
     )
+
+
+def _of_pairs(project: Project, train: Dataset) -> bool:
+    """Whether how the texts of a pair are related is to be looked at: where they come in pairs, and fute.yaml
+    doesn't say how these are read.
+    """
+    method = project.config.method
+    usual = method.name == "linear-probe" and "pairs" not in method.options
+    return usual and any(item.text_pair is not None for item in train.inputs)
+
+
+def _related(
+    project: Project, dataset: str, names: Sequence[str], progress: Progress
+) -> tuple[TaskEmbedding, dict[str, TaskEmbedding]] | None:
+    """The dataset's embedding and the models', by relations; None where answers aren't kept any more."""
+    embedder = project.embedder_of("linear-probe", options={"pairs": "relation"})
+    try:
+        target, *models = project.embedded(embedder, [dataset, *names], progress)
+    except FuteError as error:
+        log.warning("Pairs are compared as fute.yaml says, not by relations: %s", why(error))
+        return None
+    return target, dict(zip(names, models, strict=True))
 
 
 def decided(similar: NDArray[np.float64], answers: Sequence[ArrayLike]) -> NDArray[np.float64]:

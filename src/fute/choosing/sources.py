@@ -113,14 +113,7 @@ def _by_sentences(case: _Sources) -> Scored:
 
 
 def _by_embedder(embedder: Embedder, case: _Sources) -> Scored:
-    space = case.project.space_of(embedder)
-    made = []
-    for name in (case.dataset, *case.names):
-        work = case.project.work(name)
-        content = embedder.content(work.examples, work.kind)
-        if name not in space or space.get(name).provenance.get("content") != content:
-            space.add(embedder.embed(*work, case.progress))
-        made.append(space.get(name))
+    made = case.project.embedded(embedder, (case.dataset, *case.names), case.progress)
     return Scored(_similar(made[0], made[1:], case.similarity))
 
 

@@ -40,11 +40,11 @@ Scores = dict[str, float]
 Scorer = Callable[[BaseConfig, Sequence[Task], Task], Scores]
 
 
-FUTE = "fute"
+FUTE, RELATIONS = "fute", "fute, relations of pairs"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
-    "fute, relations of pairs": Way("linear-probe", {"replicates": 0, "pairs": "relation"}),
+    RELATIONS: Way("linear-probe", {"replicates": 0, "pairs": "relation"}),
     **PAPERS,
     "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
     "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),

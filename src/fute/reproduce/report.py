@@ -136,7 +136,9 @@ def _sources(out: Path) -> Iterator[str]:
     yield f"Source models of {' and '.join(bases)}; means over targets (and bases). ρ: the rank of the best"
     yield "source, lower is better. NDCG: linear gain of performances scaled within each target from 0 (worst"
     yield "source) to 1 (best). The lead is fute's NDCG less the way's own over the same targets, with a 90 %"
-    yield "bootstrap interval over targets."
+    yield "bootstrap interval over targets; fute's is that of `fute, relations of pairs`, by which `fute"
+    yield "select model --transfer` goes, and which was chosen on the targets of `CR, in class`. `fute` are"
+    yield "the embeddings of `fute run`."
     yield ""
     for setting in SETTINGS:
         lines = table(results, setting)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fute.core.errors import DataError
 from fute.core.files import write_atomically
-from fute.reproduce.evidence import FUTE, Evidence, Scores
+from fute.reproduce.evidence import FUTE, RELATIONS, Evidence, Scores
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import NOTHING, BaseConfig, Pair, Transfer
 from fute.selection.metrics import ndcg, rank_of_best, regret, spearman
@@ -165,7 +165,8 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
                 regret(given, reached),
                 spearman(given, reached),
             )
-    lines = {way: _line(own, measured.get(FUTE, {})) for way, own in measured.items()}
+    ours = measured.get(RELATIONS, measured.get(FUTE, {}))  # by which `choose` goes for `transfer`
+    lines = {way: _line(own, ours) for way, own in measured.items()}
     return dict(sorted(lines.items(), key=lambda item: -item[1].ndcg))
 
 
