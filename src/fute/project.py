@@ -455,14 +455,19 @@ class Project:
 
     def work(self, name: str) -> Work:
         """What the embedding of that name is made from, as far as it is known without asking a model."""
+        none = Budget(self.budget.path, Caps(max_calls=0).after(self.budget.spent))
         if name in self.datasets:
-            about = self._ask_about_unlabelled(budget=self._nothing)
+            about = self._ask_about_unlabelled(budget=none)
             return self._dataset_work(self.datasets[name][0], about.get(name))
         if name in self.broken:
             raise self.broken[name]
-        if name not in {model.name for model in self.models}:
+        models = [model for model in self.models if model.name == name]
+        if not models:
             raise ConfigError(f'fute.yaml has no dataset and no model "{name}"', fix="add it")
-        return self.works([name])[0]
+        labelled = self.embedder.label(models, self.corpus, budget=none)
+        if name in labelled.failures:
+            raise labelled.failures[name]
+        return Work(name, "model", model_examples(models[0], labelled), {})
 
     def embedded(
         self, embedder: Embedder, names: Sequence[str], progress: Progress = silent
@@ -478,18 +483,6 @@ class Project:
                 space.add(embedder.embed(*work, progress))
             made.append(space.get(name))
         return made
-
-    def works(self, names: Sequence[str]) -> list[Work]:
-        """The same of several models of the project, in one look."""
-        models = {model.name: model for model in self.models}
-        some = [models[name] for name in names]
-        labelled = self.embedder.label(some, self.corpus, budget=self._nothing)
-        return [Work(model.name, "model", model_examples(model, labelled), {}) for model in some]
-
-    @property
-    def _nothing(self) -> Budget:
-        """A budget for no call at all."""
-        return Budget(self.budget.path, Caps(max_calls=0).after(self.budget.spent))
 
     def _refresh(self, name: str, provenance: Mapping[str, Any], old: Mapping[str, Any]) -> None:
         """Where only the words about an embedding changed, change only these."""

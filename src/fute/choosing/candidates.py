@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,12 +19,11 @@ from fute.choosing.leaks import leaks
 from fute.choosing.names import named
 from fute.choosing.trained import TRAINED
 from fute.choosing.trying import DIRECT, racing
-from fute.core.errors import BudgetError, ConfigError, FuteError, listing
+from fute.core.errors import BudgetError, ConfigError, FuteError, StorageError, listing
 from fute.core.progress import Progress, silent
 from fute.core.types import TaskEmbedding
 from fute.data.dataset import Dataset
-from fute.labelling.runner import Answered
-from fute.models.base import BlackBox
+from fute.labelling.runner import Answered, known
 from fute.outcomes import remember
 from fute.project import Project
 from fute.selection.baselines.entropies import mutual_information_g
@@ -34,8 +32,6 @@ from fute.selection.compare import Comparison, compare
 from fute.selection.fusion import standardised
 from fute.selection.rank import rank
 from fute.space.similarity import Similarity
-
-log = logging.getLogger("fute")
 
 What = Literal["prompt", "model"]
 OURS, SIMILAR, HYBRID = "fute", "similarity alone", "fute + MI_G"
@@ -64,8 +60,9 @@ def choose(
     """What each way to choose takes among the candidates: the models of the project that answer the dataset's
     labels, and of these those with a prompt where `what` is "prompt".
 
-    "fute" are the similarities of task embeddings; of prompts, both standardised, similarity and MI_G of
-    what they answered to U (`decided`), and "similarity alone" stands beside it. Neither asks for anything.
+    "fute" are the similarities of task embeddings; of prompts for the same labels, both standardised,
+    similarity and MI_G of what they answered to U (`decided`), and "similarity alone" stands beside it.
+    Neither asks for anything.
     "fute + MI_G" is similarity and MI_G of the answers to the dataset's own texts. Baselines see these texts
     too, without labels: those of the rows that `test` holds out, or all where it holds none out. That takes a
     call for each candidate and text, which is kept. A candidate that fails on these texts is left out, with a
@@ -102,8 +99,8 @@ def choose(
         "direct": list(DIRECT),
         "all": [*EVIDENCE, *TRAINED] if transfer else _ALL[what],
     }
-    known = [*PROMPT_BASELINES, HYBRID, *OTHERS]
-    ways = named(["baselines"] if against is None else against, known, groups)
+    all_ways = [*PROMPT_BASELINES, HYBRID, *OTHERS]
+    ways = named(["baselines"] if against is None else against, all_ways, groups)
     of_answers = [name for name in ways if name in PROMPT_BASELINES or name == HYBRID]
     by_labels = [*of_answers, *(name for name in ways if name in DIRECT)]
     if transfer and (by_labels or truth or budget is not None):
@@ -135,15 +132,21 @@ def choose(
         case = replace(case, boxes=boxes)
         warnings += [f"{name} is left out, it fails: {why(f)}" for name, f in labelled.failures.items()]
     names = [box.name for box in boxes]
-    warnings += [*leaks(project, dataset, names), *doubts(project, names)]
+    of_u = known(boxes, project.corpus.inputs, project.embedder.predictions)
+    warnings += [*leaks(project, dataset, names), *doubts(project, names, of_u)]
     if transfer and _of_pairs(project, train):
-        target, stored = _related(project, dataset, names, progress) or (target, stored)
+        try:
+            target, stored = _related(project, dataset, names, progress)
+        except StorageError:
+            raise
+        except FuteError as error:
+            warnings.append(f"Pairs are compared as fute.yaml says, not by relations: {why(error)}")
     ranking = rank(target, [stored[name] for name in names], similarity or ("inputs" if transfer else "map"))
     by_name = {line.name: line.score for line in ranking.candidates}
     similar = np.array([by_name[name] for name in names])
     made = {OURS: Scored(similar)}
-    if what == "prompt":
-        made = {OURS: _by_u(project, boxes, similar), SIMILAR: Scored(similar)}
+    if what == "prompt" and not transfer:  # whose labels differ can't be compared so
+        made = {OURS: _by_u([of_u.get(name) for name in names], similar), SIMILAR: Scored(similar)}
     rows_seen, performances, rows = 0, None, 0
     if answered:
         found, rows_seen = by_answers(case, answered, similar, of_answers)
@@ -182,14 +185,10 @@ def _of_pairs(project: Project, train: Dataset) -> bool:
 
 def _related(
     project: Project, dataset: str, names: Sequence[str], progress: Progress
-) -> tuple[TaskEmbedding, dict[str, TaskEmbedding]] | None:
-    """The dataset's embedding and the models', by relations; None where answers aren't kept any more."""
+) -> tuple[TaskEmbedding, dict[str, TaskEmbedding]]:
+    """The dataset's embedding and the models', by relations. Raises FuteError where answers aren't kept."""
     embedder = project.embedder_of("linear-probe", options={"pairs": "relation"})
-    try:
-        target, *models = project.embedded(embedder, [dataset, *names], progress)
-    except FuteError as error:
-        log.warning("Pairs are compared as fute.yaml says, not by relations: %s", why(error))
-        return None
+    target, *models = project.embedded(embedder, [dataset, *names], progress)
     return target, dict(zip(names, models, strict=True))
 
 
@@ -204,13 +203,13 @@ def decided(similar: NDArray[np.float64], answers: Sequence[ArrayLike]) -> NDArr
     return standardised(similar) + standardised([mutual_information_g(p) for p in answers])
 
 
-def _by_u(project: Project, boxes: Sequence[BlackBox], similar: NDArray[np.float64]) -> Scored:
+def _by_u(of_u: Sequence[Answered | None], similar: NDArray[np.float64]) -> Scored:
     """`decided` by what was answered to U; by similarity where that isn't kept any more, with a note."""
-    try:
-        works = project.works([box.name for box in boxes])
-    except FuteError as error:
-        return Scored(similar, (f"fute goes by similarity alone: {why(error)}",))
-    return Scored(decided(similar, [work.examples.probabilities for work in works]))
+    kept = [one.named for one in of_u if one is not None and 2 * len(one.rows) >= len(one.inputs)]
+    if len(kept) < len(of_u):
+        lost = f"answers to U are kept of {len(kept)} of {len(of_u)} candidates"
+        return Scored(similar, (f"fute goes by similarity alone: {lost}.",))
+    return Scored(decided(similar, kept))
 
 
 def by_answers(

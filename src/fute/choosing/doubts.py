@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fute.core.errors import listing
 from fute.labelling.runner import Answered, known
@@ -16,15 +16,21 @@ _CONSTANT = 0.98
 _ALIKE = 0.999
 
 
-def doubts(project: Project, models: Sequence[str]) -> list[str]:
+def doubts(
+    project: Project, models: Sequence[str], answered: Mapping[str, Answered] | None = None
+) -> list[str]:
     """For models of the space, a sentence on those whose kept answers to U are nearly all one and the same,
     and on each that answers U like others before it. Asks nothing.
+
+    Args:
+        answered: the kept answers to U (`labelling.runner.known`), where they have been read already.
 
     Raises:
         SpaceError: the space has no such model.
     """
-    boxes = [box for box in project.models if box.name in models]
-    answered = known(boxes, project.corpus.inputs, project.embedder.predictions)
+    if answered is None:
+        boxes = [box for box in project.models if box.name in models]
+        answered = known(boxes, project.corpus.inputs, project.embedder.predictions)
     constant = [name for name in models if name in answered and _most(answered[name]) >= _CONSTANT]
     found = [f"Nearly all texts of U get the same answer from {listing(constant)}."] if constant else []
     similar = cosine_matrix([project.space.get(name) for name in models])
