@@ -1,6 +1,7 @@
 """What to fine-tune, and which dataset to train on first: each column against the function behind it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import transformers
 
 from fute import Input, Project
 from fute.choosing import choose, choose_source
+from fute.choosing.transfer import together
 from fute.core.errors import ConfigError
 from fute.selection.baselines.features import h_score, knn_accuracy, leep, linear_probe_accuracy, log_me
 from fute.selection.baselines.sources import curve_grad, fit_loss_curve
@@ -93,7 +95,7 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
     found = choose(project, "d", "model", transfer=True, against=["all"])
     assert found.candidates == ("lexicon", "length", "one", "two")
     ways = {way.name: way for way in found.ways}
-    assert list(ways) == ["fute", *names, *of_training]
+    assert list(ways) == ["fute", "similarity alone", *names, *of_training]
     train = project.datasets["d"][0]
     answers = project.ask(project.models, train).answered
     assert ways["LEEP"].scores == pytest.approx(
@@ -108,7 +110,41 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
     assert "one: trained on 16 of the 24 rows of d, " in found.warnings[0]
     assert any("LogME needs hidden states" in w and "lexicon, length" in w for w in found.warnings)
     target, models = project.space.get("d"), [project.space.get(name) for name in found.candidates]
-    assert ways["fute"].scores == pytest.approx([cosine(target, m, "inputs") for m in models])
+    assert ways["similarity alone"].scores == pytest.approx([cosine(target, m, "inputs") for m in models])
+    assert found.ranked_by == "similarity alone"
+
+
+def test_all_that_is_known_of_candidates_is_one_score():
+    """s and s' share a weight, LogME has one; z of (1, 2, 3) is ∓1.2247, of two values ∓1."""
+    z, nan = 1.2247449, float("nan")
+    assert together([1, 2, 3], [3, 2, 1], [10, 20, 30]) == pytest.approx([-z, 0, z])
+    assert together([1, 2, 3], [nan] * 3, [30, 20, 10]) == pytest.approx([z / 2, 0, -z / 2])
+    assert together([5, 5, 5], [1, nan, 3], [nan, 7, 9]) == pytest.approx([-0.5, -1, 1.5])
+
+
+def test_what_to_fine_tune_goes_by_all_that_is_known(project, tmp_path):
+    """Of the four, one was trained on the dataset "sizes", two on "same" and "d"; they alone show states."""
+    folder = tmp_path / "told"
+    shutil.copytree(project.folder, folder)
+    file = folder / "fute.yaml"
+    told = file.read_text().replace(
+        "transformers: two,", "transformers: two, trained_on: [d.jsonl, same.jsonl],"
+    )
+    file.write_text(told)
+    opened = Project(folder)
+    found = choose(opened, "d", "model", transfer=True, against=["LogME"])
+    ways, space = {way.name: way.scores for way in found.ways}, opened.space
+    target = space.get("d")
+    nan = float("nan")
+    trained = [nan, nan, *(cosine(target, space.get(name), "inputs") for name in ("sizes", "same"))]
+    states = [nan if score is None else score for score in ways["LogME"]]
+    assert np.isfinite(states[2:]).all()
+    assert trained[2] != trained[3]
+    assert ways["fute"] == pytest.approx(together(ways["similarity alone"], trained, states), abs=1e-8)
+    assert [w for w in found.warnings if "can't go by" in w] == [
+        "fute can't go by what candidates were trained on of all.",
+        "fute can't go by their hidden states of all.",
+    ]
 
 
 def test_what_a_model_was_trained_on_is_compared_with_the_dataset(project):
@@ -137,7 +173,9 @@ def test_where_no_training_data_are_told_that_is_said(project, tmp_path):
     opened = Project(tmp_path)
     opened.run()
     found = choose(opened, "d", "model", transfer=True, against=["DataSize"])
-    assert found.ways[1].picks == ()
+    assert found.ways[2].picks == ()
+    assert found.ways[0].scores == found.ways[1].scores
+    assert "fute goes by similarity alone: no more is known of the candidates." in found.warnings
     assert any("DataSize can't choose: it needs what models were trained on" in w for w in found.warnings)
     same = "SEmb is the same as TextEmb here: the project's surrogate is the one that SEmb reads."
     assert choose_source(opened, "d", against=["TextEmb", "SEmb"]).warnings == (same,)
@@ -145,7 +183,7 @@ def test_where_no_training_data_are_told_that_is_said(project, tmp_path):
     (tmp_path / "fute.yaml").write_text(told)
     found = choose(Project(tmp_path), "d", "model", transfer=True, against=["TextEmb", "SEmb"])
     assert same in found.warnings
-    assert found.ways[1].scores == found.ways[2].scores
+    assert found.ways[2].scores == found.ways[3].scores
 
 
 def test_states_are_made_once(project):

@@ -420,6 +420,21 @@ def test_a_table_by_hand():
     assert lines["worst"].cells == 1
 
 
+def test_what_select_goes_by_is_made_of_three_scores_among_the_candidates():
+    """z of similarities (3, 1, 2) is (1.22, -1.22, 0), halved; of LogME (0, 2, 2) (-1.41, 0.71, 0.71)."""
+    results = results_by_hand()
+    more = {
+        "fute, relations of pairs": {"x": 3, "y": 1, "z": 2, "far": 900},
+        "LogME": {"x": 0, "y": 2, "z": 2, "far": -900},
+    }
+    cell = replace(results.cells[0], scores={**results.cells[0].scores, **more})
+    lines = table(replace(results, cells=[cell]), "CR, in class")
+    # -0.80, 0.09, 0.71: z, y, x.
+    assert lines["fute select --transfer"].rho == 3
+    assert lines["fute select --transfer"].ndcg == pytest.approx(lines["worst"].ndcg)
+    assert lines["fute"].lead[0] == pytest.approx(lines["worst"].ndcg - 1), "leads are over the other ways"
+
+
 def test_all_classes_has_the_sources_of_other_groups_too():
     lines = table(results_by_hand(), "CR, all classes")
     assert lines["fute"].rho == 1  # "far" is best, and first

@@ -18,10 +18,10 @@ from fute.choosing.evidence import EVIDENCE
 from fute.choosing.leaks import leaks
 from fute.choosing.names import named
 from fute.choosing.trained import TRAINED
+from fute.choosing.transfer import by_all, of_pairs, related
 from fute.choosing.trying import DIRECT, racing
 from fute.core.errors import BudgetError, ConfigError, FuteError, StorageError, listing
 from fute.core.progress import Progress, silent
-from fute.core.types import TaskEmbedding
 from fute.data.dataset import Dataset
 from fute.labelling.runner import Answered, known
 from fute.outcomes import remember
@@ -62,7 +62,8 @@ def choose(
 
     "fute" are the similarities of task embeddings; of prompts for the same labels, both standardised,
     similarity and MI_G of what they answered to U (`decided`), and "similarity alone" stands beside it.
-    Neither asks for anything.
+    Neither asks for anything. For `transfer`, fute also goes by what candidates were trained on and by their
+    hidden states, where these are there (`choosing.transfer.together`).
     "fute + MI_G" is similarity and MI_G of the answers to the dataset's own texts. Baselines see these texts
     too, without labels: those of the rows that `test` holds out, or all where it holds none out. That takes a
     call for each candidate and text, which is kept. A candidate that fails on these texts is left out, with a
@@ -82,9 +83,10 @@ def choose(
         budget: also race on this many labelled evaluations, on the rows that are not held out. Where the
             hybrid is scored too, "fute + MI_G + race" is what the race's evaluations say with it as prior.
         transfer: whether models that answer other labels are candidates, too: what to fine-tune on the
-            dataset. Where its texts are pairs, "fute" then goes by linear probes with `pairs: relation`,
-            unless fute.yaml has other embeddings; they are made from the answers that are kept. Then only
-            `EVIDENCE` and `TRAINED` can be set beside "fute".
+            dataset. Where its texts are pairs, similarities are then of linear probes with `pairs: relation`,
+            unless fute.yaml has other embeddings; they are made from the answers that are kept. Candidates
+            that show hidden states read the dataset's rows, 1,000 at most. Only `EVIDENCE` and `TRAINED` can
+            be set beside "fute".
         similarity: as for `fute.selection.rank.rank`; unless given "map", and "inputs" for `transfer`.
         progress, offline: as for `labelling.runner.label`.
 
@@ -134,18 +136,21 @@ def choose(
     names = [box.name for box in boxes]
     of_u = known(boxes, project.corpus.inputs, project.embedder.predictions)
     warnings += [*leaks(project, dataset, names), *doubts(project, names, of_u)]
-    if transfer and _of_pairs(project, train):
+    if transfer and of_pairs(project, train):
         try:
-            target, stored = _related(project, dataset, names, progress)
+            target, stored = related(project, dataset, names, progress)
         except StorageError:
             raise
         except FuteError as error:
             warnings.append(f"Pairs are compared as fute.yaml says, not by relations: {why(error)}")
-    ranking = rank(target, [stored[name] for name in names], similarity or ("inputs" if transfer else "map"))
+    similarity = similarity or ("inputs" if transfer else "map")
+    ranking = rank(target, [stored[name] for name in names], similarity)
     by_name = {line.name: line.score for line in ranking.candidates}
     similar = np.array([by_name[name] for name in names])
     made = {OURS: Scored(similar)}
-    if what == "prompt" and not transfer:  # whose labels differ can't be compared so
+    if transfer:
+        made = {OURS: by_all(case, dataset, similar, similarity), SIMILAR: Scored(similar)}
+    elif what == "prompt":
         made = {OURS: _by_u([of_u.get(name) for name in names], similar), SIMILAR: Scored(similar)}
     rows_seen, performances, rows = 0, None, 0
     if answered:
@@ -172,24 +177,6 @@ def choose(
         ranked_by=SIMILAR if SIMILAR in made else OURS,
         rows_seen=rows_seen,
     )
-
-
-def _of_pairs(project: Project, train: Dataset) -> bool:
-    """Whether how the texts of a pair are related is to be looked at: where they come in pairs, and fute.yaml
-    doesn't say how these are read.
-    """
-    method = project.config.method
-    usual = method.name == "linear-probe" and "pairs" not in method.options
-    return usual and any(item.text_pair is not None for item in train.inputs)
-
-
-def _related(
-    project: Project, dataset: str, names: Sequence[str], progress: Progress
-) -> tuple[TaskEmbedding, dict[str, TaskEmbedding]]:
-    """The dataset's embedding and the models', by relations. Raises FuteError where answers aren't kept."""
-    embedder = project.embedder_of("linear-probe", options={"pairs": "relation"})
-    target, *models = project.embedded(embedder, [dataset, *names], progress)
-    return target, dict(zip(names, models, strict=True))
 
 
 def decided(similar: NDArray[np.float64], answers: Sequence[ArrayLike]) -> NDArray[np.float64]:

@@ -40,13 +40,13 @@ Scores = dict[str, float]
 Scorer = Callable[[BaseConfig, Sequence[Task], Task], Scores]
 
 
-FUTE, RELATIONS = "fute", "fute, relations of pairs"
+FUTE, RELATIONS, OF_DATASETS = "fute", "fute, relations of pairs", "LinearProbe of datasets"
 WAYS = {
     FUTE: Way("linear-probe", {"replicates": 0}),
     "fute, to label meaning": Way("linear-probe", {"replicates": 0}, similarity="map"),
     RELATIONS: Way("linear-probe", {"replicates": 0, "pairs": "relation"}),
     **PAPERS,
-    "LinearProbe of datasets": Way("linear-probe", {"replicates": 0}, of_models=False),
+    OF_DATASETS: Way("linear-probe", {"replicates": 0}, of_models=False),
     "TaskEmb": Way("task-emb", {}, rows=200, of_models=False),
     "TuPaTE": Way("tupate", STEPS, rows=200, of_models=False),
     "sentence embeddings": Way("text-emb", {"replicates": 0}, of_models=False),

@@ -15,7 +15,7 @@ from fute.core.errors import ConfigError, FuteError
 from fute.reproduce import crossings, prompt_table
 from fute.reproduce.efficiency import Efficiency
 from fute.reproduce.figures import BY, FIGURES
-from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, least_lead, shown, table
+from fute.reproduce.table import CHOOSES, COLUMNS, SETTINGS, TransferResults, least_lead, shown, table
 
 _DATASET_WAYS = ("TaskEmb", "TuPaTE")
 _MODEL_WAYS = (*_DATASET_WAYS, "TextEmb", "sentence embeddings", "LogME", "H-score", "DataSize")
@@ -136,9 +136,11 @@ def _sources(out: Path) -> Iterator[str]:
     yield f"Source models of {' and '.join(bases)}; means over targets (and bases). ρ: the rank of the best"
     yield "source, lower is better. NDCG: linear gain of performances scaled within each target from 0 (worst"
     yield "source) to 1 (best). The lead is fute's NDCG less the way's own over the same targets, with a 90 %"
-    yield "bootstrap interval over targets; fute's is that of `fute, relations of pairs`, by which `fute"
-    yield "select model --transfer` goes, and which was chosen on the targets of `CR, in class`. `fute` are"
-    yield "the embeddings of `fute run`."
+    yield f"bootstrap interval over targets; fute's is that of `{CHOOSES}`: similarity by relations"
+    yield "of pairs, that of the datasets that the sources learnt (LinearProbe of datasets), and LogME,"
+    yield "standardised among the candidates; without LogME where the target has spans. Relations were chosen"
+    yield "on the targets of `CR, in class`, the sum on MiniLM's targets. `fute` are the embeddings of `fute"
+    yield "run`."
     yield ""
     for setting in SETTINGS:
         lines = table(results, setting)

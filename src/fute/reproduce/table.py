@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fute.choosing.transfer import together
 from fute.core.errors import DataError
 from fute.core.files import write_atomically
-from fute.reproduce.evidence import FUTE, RELATIONS, Evidence, Scores
+from fute.reproduce.evidence import FUTE, OF_DATASETS, RELATIONS, Evidence, Scores
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import NOTHING, BaseConfig, Pair, Transfer
 from fute.selection.metrics import ndcg, rank_of_best, regret, spearman
@@ -27,6 +28,7 @@ SETTINGS = {
     "in class": (("cr", "qa"), True),
     "all classes": (("cr", "qa"), False),
 }
+CHOOSES = "fute select --transfer"  # made of others' scores, among the candidates of a setting
 _FEWEST = 3  # sources: fewer make no ranking
 _RESAMPLES = 2000
 
@@ -154,7 +156,7 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
         spread = np.ptp(reached)
         if spread == 0:
             continue  # every order is right
-        for way, scores in cell.scores.items():
+        for way, scores in [*cell.scores.items(), (CHOOSES, _chooses(cell, sources))]:
             if not all(s in scores for s in sources):
                 continue
             given = np.array([scores[s] for s in sources])
@@ -165,9 +167,18 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
                 regret(given, reached),
                 spearman(given, reached),
             )
-    ours = measured.get(RELATIONS, measured.get(FUTE, {}))  # by which `choose` goes for `transfer`
+    ours = measured.get(CHOOSES, measured.get(FUTE, {}))
     lines = {way: _line(own, ours) for way, own in measured.items()}
     return dict(sorted(lines.items(), key=lambda item: -item[1].ndcg))
+
+
+def _chooses(cell: Cell, sources: Sequence[str]) -> Scores:
+    """What `choose` goes by for `transfer`, where similarities are known."""
+    similar, *others = (cell.scores.get(way, {}) for way in (RELATIONS, OF_DATASETS, "LogME"))
+    if not all(source in similar for source in sources):
+        return {}
+    scores = together(*([of.get(source, np.nan) for source in sources] for of in (similar, *others)))
+    return dict(zip(sources, scores.tolist(), strict=True))
 
 
 def _candidates(results: TransferResults, setting: str) -> Iterator[tuple[Cell, list[str]]]:

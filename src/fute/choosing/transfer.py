@@ -1,0 +1,101 @@
+"""What to fine-tune on a dataset: all that is known of how well models transfer to it, as one score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fute.choosing.case import Case, Scored, scored
+from fute.choosing.evidence import EVIDENCE
+from fute.core.progress import Progress
+from fute.core.types import TaskEmbedding
+from fute.data.dataset import Dataset
+from fute.project import Project
+from fute.selection.fusion import standardised
+from fute.space.similarity import Similarity, cosines
+
+_BY_STATES = "LogME"
+# Of a dataset's rows, at most, that candidates read to be chosen among: a reading for each of them.
+_READ = 1000
+
+
+def together(similar: ArrayLike, trained: ArrayLike, states: ArrayLike) -> NDArray[np.float64]:
+    """`(z(s) + z(s'))/2 + z(LogME)`, z standardised over the k candidates of which it is known, and 0 for the
+    others. One weight for how alike the tasks are, in two ways, and one for how well a candidate's states
+    tell the dataset's labels apart; fitted to nothing.
+
+    Args:
+        similar: s (k,), of the candidates' task embeddings to the dataset's.
+        trained: s' (k,), of the embeddings of the datasets that they were trained on; NaN: not known.
+        states: LogME (k,), higher is better; NaN: there are no states.
+    """
+    s, s2, log_me = map(_standardised, (similar, trained, states))
+    return (s + s2) / 2 + log_me
+
+
+def _standardised(scores: ArrayLike) -> NDArray[np.float64]:
+    s = np.asarray(scores, dtype=np.float64)
+    known = ~np.isnan(s)
+    made = np.zeros_like(s)
+    made[known] = standardised(s[known]) if known.any() else 0
+    return made
+
+
+def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: Similarity) -> Scored:
+    """`together` of the case's candidates, with a note on what it goes without; similarity, where no more is
+    known.
+    """
+    trained = _trained(case, dataset, similarity)
+    states = scored(_BY_STATES, partial(_by_states, case), len(case.boxes)).scores
+    known = {"what candidates were trained on": trained, "their hidden states": states}
+    lacks = [what for what, scores in known.items() if np.isnan(scores).any()]
+    notes = [f"fute can't go by {what} of all." for what in lacks]
+    if np.isnan([trained, states]).all():
+        return Scored(similar, ("fute goes by similarity alone: no more is known of the candidates.",))
+    return Scored(together(similar, trained, states), tuple(notes))
+
+
+def _by_states(case: Case) -> Scored:
+    rows = case.train.few(_READ, case.project.config.seed)
+    return EVIDENCE[_BY_STATES](replace(case, train=rows))
+
+
+def _trained(case: Case, dataset: str, similarity: Similarity) -> NDArray[np.float64]:
+    """How alike the dataset is to those of the project that each candidate was trained on (k,): the mean of
+    the similarities of their embeddings; NaN where `trained_on:` names none.
+    """
+    project = case.project
+    others = [e for e in project.space.embeddings("dataset") if e.name != dataset]
+    alike = cosines(project.target(dataset), others, similarity) if others else ()
+    of = dict(zip((e.name for e in others), alike, strict=True))
+    files = {(project.folder / d.path).resolve(): d.name for d in project.config.datasets if d.path}
+    names = {
+        section.name: [files.get((project.folder / file.path).resolve()) for file in section.trained_on]
+        for section in project.sections
+    }
+    known = [[of[name] for name in names.get(box.name, ()) if name in of] for box in case.boxes]
+    return np.array([np.mean(some) if some else np.nan for some in known])
+
+
+def related(
+    project: Project, dataset: str, names: Sequence[str], progress: Progress
+) -> tuple[TaskEmbedding, dict[str, TaskEmbedding]]:
+    """The dataset's embedding and the models', by how the texts of pairs are related. Raises FuteError where
+    answers aren't kept.
+    """
+    embedder = project.embedder_of("linear-probe", options={"pairs": "relation"})
+    target, *models = project.embedded(embedder, [dataset, *names], progress)
+    return target, dict(zip(names, models, strict=True))
+
+
+def of_pairs(project: Project, train: Dataset) -> bool:
+    """Whether how the texts of a pair are related is to be looked at: where they come in pairs, and fute.yaml
+    doesn't say how these are read.
+    """
+    method = project.config.method
+    usual = method.name == "linear-probe" and "pairs" not in method.options
+    return usual and any(item.text_pair is not None for item in train.inputs)
