@@ -142,8 +142,8 @@ def test_what_to_fine_tune_goes_by_all_that_is_known(project, tmp_path):
     assert trained[2] != trained[3]
     assert ways["fute"] == pytest.approx(together(ways["similarity alone"], trained, states), abs=1e-8)
     assert [w for w in found.warnings if "can't go by" in w] == [
-        "fute can't go by what candidates were trained on of all.",
-        "fute can't go by their hidden states of all.",
+        "fute can't go by `trained_on:` for lexicon, length: there they count as the mean.",
+        "fute can't go by hidden states for lexicon, length: there they count as the mean.",
     ]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fute.choosing.case import Case, Scored, scored
 from fute.choosing.evidence import EVIDENCE
+from fute.core.errors import listing
 from fute.core.progress import Progress
 from fute.core.types import TaskEmbedding
 from fute.data.dataset import Dataset
@@ -51,11 +52,14 @@ def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: S
     """
     trained = _trained(case, dataset, similarity)
     states = scored(_BY_STATES, partial(_by_states, case), len(case.boxes)).scores
-    known = {"what candidates were trained on": trained, "their hidden states": states}
-    lacks = [what for what, scores in known.items() if np.isnan(scores).any()]
-    notes = [f"fute can't go by {what} of all." for what in lacks]
     if np.isnan([trained, states]).all():
         return Scored(similar, ("fute goes by similarity alone: no more is known of the candidates.",))
+    lacking = {"by `trained_on:`": trained, "by hidden states": states}
+    notes = []
+    for what, scores in lacking.items():
+        names = [box.name for box, score in zip(case.boxes, scores, strict=True) if np.isnan(score)]
+        if names:
+            notes.append(f"fute can't go {what} for {listing(names)}: there they count as the mean.")
     return Scored(together(similar, trained, states), tuple(notes))
 
 
