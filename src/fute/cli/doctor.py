@@ -73,7 +73,10 @@ def _bfloat16() -> Finding:
         flag = "AMX" if "amx_bf16" in cpu_flags() else "AVX512-BF16"
         return Finding("bfloat16", True, f"in hardware ({flag}): used for LLMs and features")
     return Finding(
-        "bfloat16", True, "not in this CPU: float32 is used", "nothing to do; a CPU with AMX is 4 × faster"
+        "bfloat16",
+        True,
+        "not faster on this CPU: float32 is used",
+        "nothing to do; a CPU with AMX is 4 × faster",
     )
 
 
