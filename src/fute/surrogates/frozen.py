@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from fute.core.types import Input, Output
 from fute.surrogates.base import Surrogate, represent, states
+from fute.surrogates.side_by_side import side_by_side
 from fute.surrogates.stack import resumed, states_below
 
 Item = tuple[str, Input]
+_BELOW = "below"
 _MOST_KEPT = 4 << 30  # bytes; the oldest are forgotten first
 
 
@@ -71,7 +74,7 @@ class Frozen:
         if not below:
             return contextlib.nullcontext()
         made = functools.partial(states_below, self.model, below=below)
-        rows = self._states(f"below {below}", inputs, made)
+        rows = self._states(f"{_BELOW} {below}", inputs, made)
         return resumed(self.model, below, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
 
     def _states(self, what: str, inputs: Sequence[Input], made: Callable[[Any], Tensor]) -> list[Tensor]:
@@ -83,11 +86,12 @@ class Frozen:
 
     def _of(self, what: str, inputs: Sequence[Input], read: Callable[[Any], list[Tensor]]) -> list[Tensor]:
         missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]
-        fresh: dict[Item, Tensor] = {}
-        for batch in self.surrogate.by_tokens(missing, self.max_tokens):
-            tokens = self.surrogate.tokenize(batch, self.max_tokens).to(self.model.device)
-            with torch.no_grad():
-                fresh |= {(what, item): made for item, made in zip(batch, read(tokens), strict=True)}
+        batches = self.surrogate.by_tokens(missing, self.max_tokens)
+        tokens = [self.surrogate.tokenize(some, self.max_tokens).to(self.model.device) for some in batches]
+        # To read some layers alone the model is changed: by one thread at a time.
+        made = map(torch.no_grad()(read), tokens) if what.startswith(_BELOW) else side_by_side(read, tokens)
+        rows = itertools.chain.from_iterable(made)
+        fresh = {(what, item): row for item, row in zip(itertools.chain(*batches), rows, strict=True)}
         found = [fresh[what, item] if (what, item) in fresh else self._kept[what, item] for item in inputs]
         self._keep(fresh)
         return found
