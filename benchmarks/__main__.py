@@ -83,6 +83,7 @@ FIGURES = {
         "benchmarks.task_identity",
         "the same, labels called class A, class B, …, by similarity of inputs",
     ),
+    "task-identity-relation": ("benchmarks.task_identity", "the same, by how the texts of pairs are related"),
     "task-identity-text-emb": ("benchmarks.task_identity", "the same with the method text-emb"),
     "task-identity-tupate": ("benchmarks.task_identity", "the same with the method tupate"),
     "task-identity-bitfit": ("benchmarks.task_identity", "the same with tupate and BitFit"),
