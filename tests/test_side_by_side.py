@@ -38,6 +38,10 @@ def test_one_batch_has_all_threads():
     assert side_by_side(len, []) == []
 
 
+def test_no_more_are_read_at_once_than_may_be():
+    assert side_by_side(lambda batch: torch.get_num_threads(), [1, 2, 3], most=1) == [2, 2, 2]
+
+
 def test_what_goes_wrong_in_a_thread_is_raised():
     def read(batch):
         if batch == 2:
@@ -60,3 +64,18 @@ def test_encoder_states_are_those_of_each_text_alone(tmp_path, monkeypatch):
         with torch.no_grad():
             alone = states(surrogate.model, surrogate.tokenize([item], 64))[0]
         assert row[kept] == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_layers_below_are_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    """The model is changed meanwhile: it gives what it gives where nothing is kept."""
+    make("bert", tmp_path / "tiny")
+    surrogate = Surrogate(str(tmp_path / "tiny"), dtype="float32")
+    monkeypatch.setattr("fute.surrogates.base._BATCH_TOKENS", {"float32": 40})
+    inputs = [Input(text) for text, _ in REVIEWS]
+    tokens = surrogate.tokenize(inputs, 64)
+    with torch.no_grad():
+        whole = states(surrogate.model, tokens)
+        with Frozen(surrogate, surrogate.model, 64).resumed(inputs, 1):
+            resumed = states(surrogate.model, tokens)
+    kept = tokens["attention_mask"].bool()
+    assert resumed[kept] == pytest.approx(whole[kept], abs=1e-5)

@@ -17,7 +17,6 @@ from fute.surrogates.side_by_side import side_by_side
 from fute.surrogates.stack import resumed, states_below
 
 Item = tuple[str, Input]
-_BELOW = "below"
 _MOST_KEPT = 4 << 30  # bytes; the oldest are forgotten first
 
 
@@ -73,23 +72,31 @@ class Frozen:
         """
         if not below:
             return contextlib.nullcontext()
-        made = functools.partial(states_below, self.model, below=below)
-        rows = self._states(f"{_BELOW} {below}", inputs, made)
+        made = functools.partial(states_below, self.model, below=below)  # which changes the model meanwhile
+        rows = self._states(f"below {below}", inputs, made, most=1)
         return resumed(self.model, below, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
 
-    def _states(self, what: str, inputs: Sequence[Input], made: Callable[[Any], Tensor]) -> list[Tensor]:
+    def _states(
+        self, what: str, inputs: Sequence[Input], made: Callable[[Any], Tensor], most: int | None = None
+    ) -> list[Tensor]:
         def read(tokens: Any) -> list[Tensor]:
             sizes = tokens["attention_mask"].sum(1).tolist()
             return [row[:size].clone() for row, size in zip(made(tokens), sizes, strict=True)]
 
-        return self._of(what, inputs, read)
+        return self._of(what, inputs, read, most)
 
-    def _of(self, what: str, inputs: Sequence[Input], read: Callable[[Any], list[Tensor]]) -> list[Tensor]:
+    def _of(
+        self,
+        what: str,
+        inputs: Sequence[Input],
+        read: Callable[[Any], list[Tensor]],
+        most: int | None = None,
+    ) -> list[Tensor]:
         missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]
         batches = self.surrogate.by_tokens(missing, self.max_tokens)
         tokens = [self.surrogate.tokenize(some, self.max_tokens).to(self.model.device) for some in batches]
-        # To read some layers alone the model is changed: by one thread at a time.
-        made = map(torch.no_grad()(read), tokens) if what.startswith(_BELOW) else side_by_side(read, tokens)
+        # Side by side on a GPU they would wait for each other, and fill its memory.
+        made = side_by_side(read, tokens, most if self.model.device.type == "cpu" else 1)
         rows = itertools.chain.from_iterable(made)
         fresh = {(what, item): row for item, row in zip(itertools.chain(*batches), rows, strict=True)}
         found = [fresh[what, item] if (what, item) in fresh else self._kept[what, item] for item in inputs]

@@ -13,16 +13,19 @@ _Batch = TypeVar("_Batch")
 _Made = TypeVar("_Made")
 
 
-def side_by_side(read: Callable[[_Batch], _Made], batches: Sequence[_Batch]) -> list[_Made]:
+def side_by_side(
+    read: Callable[[_Batch], _Made], batches: Sequence[_Batch], most: int | None = None
+) -> list[_Made]:
     """What `read`, without gradients, makes of each of the batches, in their order.
 
     Of what PyTorch may take of the CPU's threads each batch gets one, or more where there are fewer batches.
 
     Args:
         read: is called from several threads at once.
+        most: how many batches are read at once; None: as many as there are threads.
     """
     read, threads = torch.no_grad()(read), torch.get_num_threads()
-    at_once = min(threads, len(batches))
+    at_once = min(threads, len(batches), most or threads)
     if at_once < 2:
         return [read(batch) for batch in batches]
     own = partial(torch.set_num_threads, threads // at_once)
