@@ -73,15 +73,18 @@ def _trained(case: Case, dataset: str, similarity: Similarity) -> NDArray[np.flo
     the similarities of their embeddings; NaN where `trained_on:` names none.
     """
     project = case.project
-    others = [e for e in project.space.embeddings("dataset") if e.name != dataset]
-    alike = cosines(project.target(dataset), others, similarity) if others else ()
-    of = dict(zip((e.name for e in others), alike, strict=True))
-    files = {(project.folder / d.path).resolve(): d.name for d in project.config.datasets if d.path}
-    names = {
-        section.name: [files.get((project.folder / file.path).resolve()) for file in section.trained_on]
+    paths = {d.name: (project.folder / d.path).resolve() for d in project.config.datasets if d.path}
+    learnt = {
+        section.name: {(project.folder / file.path).resolve() for file in section.trained_on}
         for section in project.sections
     }
-    known = [[of[name] for name in names.get(box.name, ()) if name in of] for box in case.boxes]
+    of_each = [learnt.get(box.name, set()) for box in case.boxes]
+    told = set().union(*of_each)
+    names = [n for n, path in paths.items() if path in told and n != dataset and n in project.space]
+    others = [project.space.get(name) for name in names]
+    alike = cosines(project.target(dataset), others, similarity) if others else ()
+    of = dict(zip(names, alike, strict=True))
+    known = [[score for name, score in of.items() if paths[name] in files] for files in of_each]
     return np.array([np.mean(some) if some else np.nan for some in known])
 
 

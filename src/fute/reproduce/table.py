@@ -174,10 +174,10 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
 
 def _chooses(cell: Cell, sources: Sequence[str]) -> Scores:
     """What `choose` goes by for `transfer`, where similarities are known."""
-    similar, *others = (cell.scores.get(way, {}) for way in (RELATIONS, OF_DATASETS, "LogME"))
-    if not all(source in similar for source in sources):
+    ways = [cell.scores.get(way, {}) for way in (RELATIONS, OF_DATASETS, "LogME")]
+    if not all(source in ways[0] for source in sources):
         return {}
-    scores = together(*([of.get(source, np.nan) for source in sources] for of in (similar, *others)))
+    scores = together(*([of.get(source, np.nan) for source in sources] for of in ways))
     return dict(zip(sources, scores.tolist(), strict=True))
 
 
