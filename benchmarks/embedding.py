@@ -164,11 +164,13 @@ def _fisher_ours(surrogate: str, inputs: Sequence[Input]) -> tuple[float, float]
     """Seconds, and the peak of memory above what was there before the model, over the model's size."""
     training = _training(surrogate, inputs, "auto")
     size = sum(p.nbytes for p in training.model.parameters())
+    for p in training.model.parameters():
+        p.sum()  # a file's pages are in memory once they were read
     before = _resident() - size
     fisher = Fisher(training.at_surrogates_precision())
 
     def run() -> None:
-        for rows in training.by_length():
+        for rows in training.passes():
             losses = partial(training.losses, Nothing(), training.head_start, rows, exact=True)
             fisher.add(len(rows), losses)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fute.core.batching import batches
+from fute.core.batching import batches, full_batches
 from fute.models.backends.packing import (
     Question,
     TokenTree,
@@ -118,3 +118,21 @@ def test_batches_hold_everything_once_within_the_budget(sizes):
     made = batches(sizes, budget=60)
     assert sorted(i for batch in made for i in batch) == list(range(len(sizes)))
     assert all(len(batch) == 1 or len(batch) * max(sizes[i] for i in batch) <= 60 for batch in made)
+
+
+def tens(size):
+    return -(-size // 10) * 10
+
+
+def test_full_batches_begin_with_the_largest():
+    assert full_batches([3, 21, 9, 12, 18], 40, tens) == [[1], [4, 3], [2, 0]]
+
+
+@given(st.lists(st.integers(1, 50), max_size=30))
+def test_full_batches_hold_everything_once_and_as_much_as_fits(sizes):
+    made = full_batches(sizes, 60, tens)
+    assert sorted(i for batch in made for i in batch) == list(range(len(sizes)))
+    most = [max(1, 60 // tens(max(sizes[i] for i in batch))) for batch in made]
+    assert [len(batch) for batch in made[:-1]] == most[:-1]
+    assert not made or 1 <= len(made[-1]) <= most[-1]
+    assert [sizes[i] for batch in made for i in batch] == sorted(sizes, reverse=True)

@@ -40,6 +40,18 @@ def test_a_pair_is_read_as_a_pair():
     assert not np.allclose(made, Features(surrogate)([Input("It rains. The street is wet.")]), atol=1e-3)
 
 
+def test_tokens_are_padded_to_the_length_that_is_asked_for():
+    surrogate = Surrogate(dtype="float32")
+    texts = [Input("It rains."), Input("The street is wet again.")]
+    assert surrogate.sizes(texts) == [5, 8]
+    plain, longer = (surrogate.tokenize(texts, 12, padded=how) for how in (None, lambda n: n + 3))
+    assert plain["input_ids"].shape == (2, 8)
+    assert longer["input_ids"].shape == (2, 11)
+    assert longer["attention_mask"].sum(1).tolist() == [5, 8]
+    cut = surrogate.tokenize(texts, 6, padded=lambda n: n + 3)
+    assert cut["input_ids"].shape == (2, 6), "never more than the most"
+
+
 def test_a_text_of_100_000_words_is_cut_not_refused():
     made = Features(Surrogate(dtype="float32"))([Input("word " * 100_000), Input("word " * 90_000)])
     assert made[0] == pytest.approx(made[1])

@@ -88,6 +88,20 @@ def test_a_prefix_of_no_tokens_changes_nothing_and_one_of_some_does(surrogate):
     assert torch.allclose(represent(model, tokens), before, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pass_holds_512_tokens_and_bfloat16_has_few_shapes(surrogate, dtype):
+    inputs = [Input("word " * (i % 40)) for i in range(200)]
+    answers = Examples(inputs, np.full((200, 2), 0.5, np.float32), ("no", "yes"))
+    model = surrogate.load(dtype)
+    training = Training(Frozen(surrogate, model, 64), answers, TuPaTE(), seed=0)
+    passes = list(training.passes())
+    assert sorted(np.concatenate(passes)) == list(range(200))
+    shapes = [training._tokenize([inputs[i] for i in rows])["input_ids"].shape for rows in passes]
+    assert all(256 < rows * length <= 512 for rows, length in shapes[:-1])
+    lengths = {length for _, length in shapes}
+    assert lengths <= {8, 12, 16, 24, 32, 48} if dtype == "bfloat16" else len(lengths) > 6
+
+
 @pytest.mark.parametrize("kind", ["prefix", "bitfit", "lora"])
 def test_every_number_that_is_tuned_has_a_gradient_of_its_own(surrogate, kind):
     model = surrogate.load("float32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def batches(
@@ -25,4 +25,21 @@ def batches(
         else:
             result.append([i])
             inside = rows[i] if rows else 1
+    return result
+
+
+def full_batches(sizes: Sequence[int], budget: int, padded: Callable[[int], int]) -> list[list[int]]:
+    """Indices in batches of similar size, the largest first, each of as many items as fit into `budget` once
+    padded (or of one): only the last has fewer, so that there are few shapes.
+
+    Args:
+        sizes: of each item.
+        padded: what the largest of a batch's sizes is padded to.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    result: list[list[int]] = []
+    while order:
+        most = max(1, budget // max(1, padded(sizes[order[0]])))
+        result.append(order[:most])
+        order = order[most:]
     return result

@@ -40,8 +40,11 @@ class Sketch:
             piece, at = divmod(self.length, self.size)
             some = values[done : done + self.size - at]
             signs, shift = self._rule(piece)
-            places = (np.arange(at, at + len(some)) + shift) % self.size
-            self.sums[places] += np.where(signs[at : at + len(some)], some, -some)
+            signed = np.where(signs[at : at + len(some)], some, -some)
+            first = (at + shift) % self.size
+            behind = self.sums[first : first + len(some)]
+            behind += signed[: len(behind)]
+            self.sums[: len(some) - len(behind)] += signed[len(behind) :]
             self.length += len(some)
             done += len(some)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 3  # C − 1 gradients an example are made: with more labels one pass for each model is as fast
 _MOST_SUMS = 4 << 30  # bytes of the sums of models that are embedded together
-_PASS_TOGETHER = 4000  # characters that go backward at once then: every model's sums are touched once a pass
+_TIMES = 2  # so much more goes backward at once then: every model's sums are touched once a pass
 _CHOICES = {
     "head": ("labels", "noise"),
     "adapt": ("none", "head", "full"),
@@ -175,7 +175,7 @@ class TaskEmb:
             outputs = self.of == "outputs"
             model = training.at_surrogates_precision()
             fisher = OutputFisher(model) if outputs else Fisher(model, training.writing_head)
-            for rows in training.by_length():
+            for rows in training.passes():
                 fisher.add(len(rows), partial(training.losses, Nothing(), fitted.head, rows, exact=True))
                 progress("fisher", fisher.examples, n)
             yield from (piece[0] for piece in _popped(fisher.squares, n))
@@ -198,7 +198,7 @@ def _pieces_together(trainings: Sequence[Training], progress: Progress) -> Itera
 
     first, n = trainings[0], len(trainings[0].examples.inputs)
     fisher = Fisher(first.at_surrogates_precision(), models=len(trainings))
-    for rows in first.by_length(characters=_PASS_TOGETHER):
+    for rows in first.passes(times=_TIMES):
         add_together(fisher, first, [one.targets for one in trainings], first.head_start, rows)
         progress("fisher", fisher.examples, n)
     yield from _popped(fisher.squares, n)
@@ -207,4 +207,4 @@ def _pieces_together(trainings: Sequence[Training], progress: Progress) -> Itera
 def _popped(squares: dict[str, Tensor], n: int) -> Iterator[Floats]:
     """The sums over n, freed one after the other."""
     for name in list(squares):
-        yield (squares.pop(name) / n).cpu().numpy()
+        yield squares.pop(name).div_(n).cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from fute.core.batching import batches
@@ -106,16 +106,22 @@ class Surrogate:
         inputs: Sequence[Input],
         max_tokens: int | None = None,
         offsets: bool = False,
-        multiple: int | None = None,
+        padded: Callable[[int], int] | None = None,
     ) -> Any:
         """Padded `input_ids` and `attention_mask`, int64 (n, longest), as torch tensors: of `max_tokens` at
         most, or as many as features are made of, and never more than the weights know positions. With
         `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With
-        `multiple`, padded to a multiple of it, where the most are one.
+        `padded`, as long as it says for the longest.
         """
-        fits = multiple and self._most(max_tokens) % multiple == 0
-        how = {"pad_to_multiple_of": multiple if fits else None, "return_offsets_mapping": offsets}
-        return self._tokenized(inputs, max_tokens, padding=True, return_tensors="pt", **how)
+        how = {"return_tensors": "pt", "return_offsets_mapping": offsets}
+        if padded is not None:
+            length = min(padded(max(self.sizes(inputs, max_tokens))), self._most(max_tokens))
+            return self._tokenized(inputs, length, padding="max_length", **how)
+        return self._tokenized(inputs, max_tokens, padding=True, **how)
+
+    def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
+        """How many tokens each of these has, of which there is at least one, when `tokenize` cuts it."""
+        return [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
 
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
@@ -124,8 +130,8 @@ class Surrogate:
         """Batches of inputs of as many tokens, or nearly."""
         if not inputs:
             return []
-        sizes = [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
-        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS[self.dtype])]
+        made = batches(self.sizes(inputs, max_tokens), _BATCH_TOKENS[self.dtype])
+        return [[inputs[i] for i in batch] for batch in made]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         pairs = [item.text_pair for item in inputs]

@@ -32,6 +32,7 @@ from fute.surrogates.training import Training, own_parameters
 
 _BLOCK = 1 << 20  # floats of gradients that are made at once: they stay in the cache
 _TOGETHER = 16  # examples whose gradients are made at once
+_FEW = 8  # and in bfloat16
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class _Matrix:
         """Add to total (models, rows, columns)."""
         g, x = _joined([use.g for use in uses]), _joined([use.x for use in uses])
         if g.shape[1] == 1:  # (g xᵀ) ∘ (h yᵀ) = (g ∘ h) (x ∘ y)ᵀ
-            gs, xs = (forms.products(side[:, 0].clone()).flatten(0, 1) for side in (g, x))
+            gs, xs = (forms.products(side[:, 0].float().clone()).flatten(0, 1) for side in (g, x))
             for into, weights in zip(total, forms.weights, strict=True):
                 into.addmm_((weights.reshape(-1, 1) * gs).T, xs)
             return
@@ -94,7 +95,7 @@ class _Matrix:
             into = flat[:, start * columns : (start + some.shape[1]) * columns]
             for first in range(0, len(g) // forms.each, together):
                 examples = slice(first * forms.each, (first + together) * forms.each)
-                products = forms.products(torch.bmm(some[examples], x[examples]))
+                products = forms.products(torch.bmm(some[examples], x[examples]).float())
                 weights = forms.weights[:, first : first + together].flatten(1)
                 into.addmm_(weights, products.reshape(weights.shape[1], -1))
 
@@ -103,13 +104,14 @@ class _Matrix:
         """The same of a single model with one gradient an example, to total (rows, columns): each is squared
         where it was made, in the cache.
         """
-        rows = max(1, _BLOCK // 2 // x.shape[2])
+        low = g.dtype != torch.float32
+        rows = max(1, _BLOCK // (4 if low else 2) // x.shape[2])
         for start in range(0, g.shape[2], rows):
-            some = g[:, :, start : start + rows].transpose(1, 2).contiguous()
+            some = g[:, :, start : start + rows].transpose(1, 2)
             into = total[start : start + rows]
-            for gradient, states, weight in zip(some, x, weights, strict=True):
-                made = gradient @ states
-                into.addcmul_(made, made, value=weight)
+            made = _low_products(some, x) if low else map(torch.mm, some.contiguous(), x)
+            for gradient, weight in zip(made, weights, strict=True):
+                into.addcmul_(gradient, gradient, value=weight)
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,17 @@ def _add_mixed(uses: list[_Matrix | _Rows], forms: _Forms, total: Tensor) -> Non
         some = g[:, :, start : start + rows].transpose(1, 2).contiguous()
         into = total[:, start : start + rows]
         for i, states in enumerate(x):
-            made = some[i] @ states
+            made = (some[i] @ states).float()
             here = (ids[i] >= start) & (ids[i] < start + len(made))
             made.index_add_(0, ids[i][here] - start, grads[i][here])
             into.add_(forms.weights[:, i, :, None] * made.mul_(made))
+
+
+def _low_products(g: Tensor, x: Tensor) -> Iterator[Tensor]:
+    """Each example's `g x` in float32, of operands that aren't: a few are made at once, in the cache."""
+    few = next(n for n in range(min(_FEW, len(g)), 0, -1) if len(g) % n == 0)  # products of one shape only
+    for some, states in zip(torch.split(g, few), torch.split(x, few), strict=True):
+        yield from (made.float() for made in torch.bmm(some, states))
 
 
 def _joined(uses: list[Tensor]) -> Tensor:
@@ -175,20 +184,22 @@ _Use = _Matrix | _Rows | _Vector
 
 
 def _linear(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, _Use]:
-    return {"weight": _Matrix(g, x), "bias": _Vector(g.sum(1))}
+    return {"weight": _Matrix(g, x), "bias": _Vector(g.sum(1, dtype=torch.float32))}
 
 
 def _conv1d(module: nn.Module, x: Tensor, g: Tensor) -> dict[str, _Use]:
-    return {"weight": _Matrix(x, g), "bias": _Vector(g.sum(1))}
+    return {"weight": _Matrix(x, g), "bias": _Vector(g.sum(1, dtype=torch.float32))}
 
 
 def _layer_norm(module: Any, x: Tensor, g: Tensor) -> dict[str, _Use]:
+    x, g = x.float(), g.float()
     normed = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
     return {"weight": _Vector((g * normed).sum(1)), "bias": _Vector(g.sum(1))}
 
 
 def _rms_norm(module: Any, x: Tensor, g: Tensor) -> dict[str, _Use]:
     eps = getattr(module, "variance_epsilon", None) or module.eps
+    x, g = x.float(), g.float()
     normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
     return {"weight": _Vector((g * normed).sum(1))}
 
@@ -348,7 +359,7 @@ def mean_gradient(training: Training, head: Tensor, rows: NDArray[np.int64]) -> 
         p.requires_grad_(True)
         p.grad = None
     with torch.enable_grad():
-        for some in training.by_length(rows):
+        for some in training.passes(rows):
             loss = training.losses(Nothing(), head, some, exact=True).sum() / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
     return {
@@ -480,5 +491,5 @@ class _Pass:
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """From (B, …, size) to float32 (B, T, size)."""
-    return x.reshape(len(x), -1, x.shape[-1]).float()
+    """From (B, …, size) to (B, T, size)."""
+    return x.reshape(len(x), -1, x.shape[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fute.core.batching import batches
+from fute.core.batching import batches, full_batches
 from fute.core.errors import ModelError
 from fute.core.progress import Progress
 from fute.core.types import Examples, Floats, Input
@@ -25,9 +25,10 @@ _CHECK_EVERY = 10  # steps between two looks at the held-out rows
 _PATIENCE = 4  # looks without improvement before stopping
 _HELD_OUT = 0.1  # share of the examples that training never sees
 _MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
-_PASS = 1000  # characters that go backward at once: more are no faster, and all their states are kept
+_PASS = 512  # tokens that go backward at once: more are no faster, and all their states are kept
+# Products in bfloat16 are compiled, and kept, for each shape: so texts are padded to one of few lengths.
+_LENGTHS = [part << octave for octave in range(1, 12) for part in (4, 6)]
 _LOOK = 32_000  # characters that are looked at at once
-_ROUND = 8  # tokens: products in bfloat16 are compiled, and kept, for each shape; so there are fewer
 _AHEAD = 32  # batches whose texts a frozen encoder reads together
 _WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
 
@@ -192,7 +193,8 @@ class Training:
 
     def _mean_loss(self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64]) -> float:
         with torch.no_grad():
-            parts = [self.losses(adapter, head, some) for some in self.by_length(rows, _LOOK)]
+            sizes = [len(self.examples.inputs[i]) for i in rows]
+            parts = [self.losses(adapter, head, rows[some]) for some in batches(sizes, _LOOK)]
         return torch.cat(parts).mean().item()
 
     def unfitted(self) -> Fitted:
@@ -202,7 +204,7 @@ class Training:
     def sample_targets(self, head: Tensor, seed: int) -> None:
         """Put answers in the targets' place that are drawn from the model itself, with this head."""
         rng = np.random.default_rng(seed)
-        for rows in self.by_length():
+        for rows in self.passes():
             with torch.no_grad():
                 if self.answers is not None:
                     self.answers.sample(head, rows, rng)
@@ -215,13 +217,14 @@ class Training:
                 drawn = (rng.random((len(rows), 1)) * shares[:, -1:] >= shares).sum(axis=1)
                 self.targets[rows] = torch.eye(shares.shape[1])[drawn]
 
-    def by_length(
-        self, rows: NDArray[np.int64] | None = None, characters: int = _PASS
-    ) -> Iterator[NDArray[np.int64]]:
-        """These rows, or all, in small batches of texts of similar length."""
+    def passes(self, rows: NDArray[np.int64] | None = None, times: int = 1) -> Iterator[NDArray[np.int64]]:
+        """These rows, or all, in small batches of texts of similar length: what goes backward at once, or so
+        many times as much.
+        """
         rows = np.arange(len(self.examples.inputs)) if rows is None else rows
-        sizes = [len(self.examples.inputs[i]) for i in rows]
-        yield from (rows[batch] for batch in batches(sizes, characters))
+        sizes = self.surrogate.sizes([self.examples.inputs[i] for i in rows], self.schedule.max_tokens)
+        padded = self._padded or (lambda longest: longest)
+        yield from (rows[batch] for batch in full_batches(sizes, times * _PASS, padded))
 
     def _steps(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Batches of texts of similar length, in random order, epoch after epoch."""
@@ -282,8 +285,16 @@ class Training:
 
     def _tokenize(self, inputs: Sequence[Input]) -> Any:
         most = self.schedule.max_tokens
-        multiple = _ROUND if self.model.dtype == torch.bfloat16 else None
-        return self.surrogate.tokenize(inputs, most, multiple=multiple).to(self.model.device)
+        return self.surrogate.tokenize(inputs, most, padded=self._padded).to(self.model.device)
+
+    @property
+    def _padded(self) -> Callable[[int], int] | None:
+        """What so many tokens are padded to, if not to the longest text's."""
+        return _few_lengths if self.model.dtype == torch.bfloat16 else None
+
+
+def _few_lengths(tokens: int) -> int:
+    return next(n for n in _LENGTHS if n >= tokens)
 
 
 def _answers(frozen: Frozen, examples: Examples, seed: int) -> Answers | None:
