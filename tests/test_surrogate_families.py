@@ -102,6 +102,28 @@ def test_a_pass_holds_512_tokens_and_bfloat16_has_few_shapes(surrogate, dtype):
     assert lengths <= {8, 12, 16, 24, 32, 48} if dtype == "bfloat16" else len(lengths) > 6
 
 
+def test_a_fisher_of_texts_and_pairs_is_the_mean_of_both(surrogate):
+    texts = [Input("It rains again."), Input("Nobody came to see it.")]
+    pairs = [Input("It rains.", "The street is wet."), Input("It rains.", "The sun shines.")]
+    method, features = TaskEmb(adapt="none"), Features(surrogate)
+
+    def fisher(inputs):
+        targets = np.tile(np.float32([0.2, 0.8]), (len(inputs), 1))
+        raw = method.raw(Examples(inputs, targets, ("no", "yes")), features, 0)
+        return np.concatenate([piece.ravel() for piece in raw])
+
+    mixed, apart = fisher([texts[0], pairs[0], texts[1], pairs[1]]), (fisher(texts) + fisher(pairs)) / 2
+    assert np.allclose(mixed, apart, rtol=1e-3, atol=1e-6 * apart.max())
+
+
+def test_texts_and_pairs_are_learnt_together(surrogate):
+    inputs = [Input("It rains."), Input("It rains.", "The street is wet.")] * 6
+    answers = Examples(inputs, np.tile(np.float32([0.2, 0.8]), (12, 1)), ("no", "yes"))
+    made = TaskEmb(adapt="head", steps=2).embed(answers, Features(surrogate), 0)
+    assert np.isfinite(made.left).all()
+    assert made.left.any()
+
+
 @pytest.mark.parametrize("kind", ["prefix", "bitfit", "lora"])
 def test_every_number_that_is_tuned_has_a_gradient_of_its_own(surrogate, kind):
     model = surrogate.load("float32")

@@ -38,8 +38,9 @@ def full_batches(sizes: Sequence[int], budget: int, padded: Callable[[int], int]
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     result: list[list[int]] = []
-    while order:
-        most = max(1, budget // max(1, padded(sizes[order[0]])))
-        result.append(order[:most])
-        order = order[most:]
+    begin = 0
+    while begin < len(order):
+        most = max(1, budget // max(1, padded(sizes[order[begin]])))
+        result.append(order[begin : begin + most])
+        begin += most
     return result

@@ -120,18 +120,19 @@ class Surrogate:
         return self._tokenized(inputs, max_tokens, padding=True, **how)
 
     def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
-        """How many tokens each of these has, of which there is at least one, when `tokenize` cuts it."""
+        """How many tokens each of these, at least one and all of one kind, has when `tokenize` cuts it."""
         return [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
 
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
-        """Batches of inputs of as many tokens, or nearly."""
-        if not inputs:
-            return []
-        made = batches(self.sizes(inputs, max_tokens), _BATCH_TOKENS[self.dtype])
-        return [[inputs[i] for i in batch] for batch in made]
+        """Batches of inputs of one kind and of as many tokens, or nearly."""
+        return [
+            [some[i] for i in batch]
+            for some in ([inputs[i] for i in kind] for kind in kinds(inputs))
+            for batch in batches(self.sizes(some, max_tokens), _BATCH_TOKENS[self.dtype])
+        ]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         pairs = [item.text_pair for item in inputs]
@@ -145,16 +146,20 @@ class Surrogate:
 
 
 def by_length(inputs: Sequence[Input]) -> list[list[Input]]:
-    """Batches of inputs of similar length, so that little is padded, and of either texts or pairs, since a
-    tokenizer takes no mixture.
-    """
-    texts = [item for item in inputs if item.text_pair is None]
-    pairs = [item for item in inputs if item.text_pair is not None]
+    """Batches of inputs of one kind and of similar length, so that little is padded."""
     return [
         [some[i] for i in batch]
-        for some in (texts, pairs)
+        for some in ([inputs[i] for i in kind] for kind in kinds(inputs))
         for batch in batches([len(item) for item in some], _BATCH_CHARACTERS)
     ]
+
+
+def kinds(inputs: Sequence[Input]) -> list[list[int]]:
+    """Which inputs are texts and which are pairs, as far as there are any: a tokenizer takes no mixture."""
+    texts, pairs = (
+        [i for i, x in enumerate(inputs) if (x.text_pair is None) == alone] for alone in (True, False)
+    )
+    return [kind for kind in (texts, pairs) if kind]
 
 
 def family(model: Any) -> Family:

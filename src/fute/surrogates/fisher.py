@@ -80,7 +80,9 @@ class _Matrix:
         """Add to total (models, rows, columns)."""
         g, x = _joined([use.g for use in uses]), _joined([use.x for use in uses])
         if g.shape[1] == 1:  # (g xᵀ) ∘ (h yᵀ) = (g ∘ h) (x ∘ y)ᵀ
-            gs, xs = (forms.products(side[:, 0].float().clone()).flatten(0, 1) for side in (g, x))
+            gs, xs = (
+                forms.products(side[:, 0].to(torch.float32, copy=True)).flatten(0, 1) for side in (g, x)
+            )
             for into, weights in zip(total, forms.weights, strict=True):
                 into.addmm_((weights.reshape(-1, 1) * gs).T, xs)
             return

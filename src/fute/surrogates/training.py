@@ -18,16 +18,14 @@ from fute.core.progress import Progress
 from fute.core.types import Examples, Floats, Input
 from fute.surrogates.adapters import Adapter, Nothing, Reach
 from fute.surrogates.answers import Answers, Spans, Texts
-from fute.surrogates.base import SHARPNESS, family, represent
+from fute.surrogates.base import SHARPNESS, family, kinds, represent
 from fute.surrogates.frozen import Frozen
 
 _CHECK_EVERY = 10  # steps between two looks at the held-out rows
 _PATIENCE = 4  # looks without improvement before stopping
 _HELD_OUT = 0.1  # share of the examples that training never sees
 _MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
-_PASS = 512  # tokens that go backward at once: more are no faster, and all their states are kept
-# Products in bfloat16 are compiled, and kept, for each shape: so texts are padded to one of few lengths.
-_LENGTHS = [part << octave for octave in range(1, 12) for part in (4, 6)]
+_PASS = 512  # tokens that go backward at once: more are hardly faster, and all their states are kept
 _LOOK = 32_000  # characters that are looked at at once
 _AHEAD = 32  # batches whose texts a frozen encoder reads together
 _WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
@@ -218,13 +216,15 @@ class Training:
                 self.targets[rows] = torch.eye(shares.shape[1])[drawn]
 
     def passes(self, rows: NDArray[np.int64] | None = None, times: int = 1) -> Iterator[NDArray[np.int64]]:
-        """These rows, or all, in small batches of texts of similar length: what goes backward at once, or so
-        many times as much.
+        """These rows, or all, in small batches of one kind and similar length: what goes backward at once, or
+        so many times as much.
         """
         rows = np.arange(len(self.examples.inputs)) if rows is None else rows
-        sizes = self.surrogate.sizes([self.examples.inputs[i] for i in rows], self.schedule.max_tokens)
         padded = self._padded or (lambda longest: longest)
-        yield from (rows[batch] for batch in full_batches(sizes, times * _PASS, padded))
+        for kind in kinds([self.examples.inputs[i] for i in rows]):
+            own = rows[kind]
+            sizes = self.surrogate.sizes([self.examples.inputs[i] for i in own], self.schedule.max_tokens)
+            yield from (own[batch] for batch in full_batches(sizes, times * _PASS, padded))
 
     def _steps(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Batches of texts of similar length, in random order, epoch after epoch."""
@@ -294,7 +294,9 @@ class Training:
 
 
 def _few_lengths(tokens: int) -> int:
-    return next(n for n in _LENGTHS if n >= tokens)
+    """The next of 8, 12, 16, 24, 32, 48, …: products in bfloat16 are compiled, and kept, for each shape."""
+    power = 1 << (tokens - 1).bit_length()
+    return max(8, power * 3 // 4 if tokens <= power * 3 // 4 else power)
 
 
 def _answers(frozen: Frozen, examples: Examples, seed: int) -> Answers | None:
