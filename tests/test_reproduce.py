@@ -277,6 +277,23 @@ def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path,
     assert cell.alone == grid.reached(pair)[0]
 
 
+def test_the_truth_is_the_mean_over_the_seeds_that_all_sources_have(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr("fute.reproduce.evidence.WAYS", {"fute": WAYS["fute"]})
+    base = grid.recipe.bases[0].model_copy(update={"seeds": 3})
+    many = Transfer(grid.recipe.model_copy(update={"bases": [base]}), tmp_path)
+    tone = next(task for task in many.tasks if task.name == "tone")
+    assert len(list(many.pairs())) == 3 * len(list(grid.pairs()))
+    performances = {0: (0.1, 0.2, 0.3, 0.4), 1: (0.3, 0.6, 0.7, 0.4), 2: (0.9, 0.9, 0.9)}  # one not run yet
+    for seed, values in performances.items():
+        for source, value in zip(("mood", "length", "case", NOTHING), values, strict=False):
+            file = many.pair_file(Pair(base, source, tone, seed))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(file, performance=value, rows=np.zeros(2))
+    (cell,) = TransferResults.gather("small", many, Evidence(many, grid.folder / "evidence")).cells
+    assert cell.reached == pytest.approx({"mood": 0.2, "length": 0.4, "case": 0.5})
+    assert cell.alone == pytest.approx(0.4)
+
+
 def test_a_target_is_scored_once_for_all_models_that_are_there(grid, tmp_path, monkeypatch):
     """Pairs that are run later need no embedding again, on a machine that has lost them."""
     kinds = {name: w for name, w in WAYS.items() if w.method in ("linear-probe", "text-emb")}

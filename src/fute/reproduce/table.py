@@ -65,22 +65,15 @@ class TransferResults:
     cells: list[Cell]
 
     @classmethod
-    def gather(cls, scale: str, grid: Transfer, evidence: Evidence, seeds: int = 1) -> TransferResults:
-        """The results of the pairs that were run: means over seeds."""
+    def gather(cls, scale: str, grid: Transfer, evidence: Evidence) -> TransferResults:
+        """The results of the pairs that were run: means over the seeds that all sources of a target have."""
         begun = []
         for base in grid.recipe.bases:
             for target in grid.tasks:
-
-                def reached(source: str, base: BaseConfig = base, target: Task = target) -> float | None:
-                    pair = Pair(base, source, target)
-                    runs = [run for seed in range(seeds) if (run := grid.reached(pair, seed)) is not None]
-                    return float(np.mean([performance for performance, _ in runs])) if runs else None
-
-                found = {s.name: reached(s.name) for s in grid.sources if s.name != target.name}
-                known = {source: value for source, value in found.items() if value is not None}
-                if len(known) >= _FEWEST:
+                known = _reached(grid, base, target)
+                if len(known.keys() - {NOTHING}) >= _FEWEST:
                     of = [source for source in grid.sources if source.name in known]
-                    begun.append((base, target, of, reached(NOTHING), known))
+                    begun.append((base, target, of, known.pop(NOTHING, None), known))
         evidence.make((base, target, of) for base, target, of, *_ in begun)
         cells = [
             Cell(base.name, target.name, alone, known, evidence.scores(base, target, of))
@@ -101,6 +94,18 @@ class TransferResults:
     def load(cls, file: Path) -> TransferResults:
         content = json.loads(file.read_text(encoding="utf-8"))
         return cls(content["scale"], content["groups"], [Cell(**cell) for cell in content["cells"]])
+
+
+def _reached(grid: Transfer, base: BaseConfig, target: Task) -> dict[str, float]:
+    """Source, or `NOTHING`, → performance: the mean over those seeds that all have which were run at all."""
+    sources = [NOTHING, *(source.name for source in grid.sources if source.name != target.name)]
+    runs = [
+        {source: run[0] for source in sources if (run := grid.reached(Pair(base, source, target, seed)))}
+        for seed in range(base.seeds)
+    ]
+    known = [source for source in sources if any(source in run for run in runs)]
+    whole = [run for run in runs if run.keys() == set(known)] or runs[:1]
+    return {source: float(np.mean([run[source] for run in whole])) for source in known if source in whole[0]}
 
 
 class Line(NamedTuple):

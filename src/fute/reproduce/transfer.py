@@ -38,11 +38,18 @@ NOTHING = "none"  # the source of a base that was fine-tuned on the target alone
 
 
 class BaseConfig(Section):
-    """What source models are fine-tuned from; `layers` keeps the lowest so many."""
+    """What source models are fine-tuned from.
+
+    Attributes:
+        layers: the lowest so many are kept; None: all.
+        seeds: so many times each of its pairs is fine-tuned, with other rows of the target, another head and
+            another order; the truth is their mean.
+    """
 
     name: Name
     weights: str
     layers: int | None = Field(default=None, ge=1)
+    seeds: int = Field(default=1, ge=1)
 
 
 class TransferRecipe(Section):
@@ -97,6 +104,7 @@ class Pair(NamedTuple):
     base: BaseConfig
     source: str
     target: Task
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -122,21 +130,20 @@ class Transfer:
 
     def pairs(self) -> Iterator[Pair]:
         """All of them, in an order in which what is compared is complete early: of one base after the other,
-        in class, then across, with those groups first that are only targets.
+        with one seed after the other, in class, then across, with those groups first that are only targets.
         """
         groups = list(dict.fromkeys(task.group for task in self.tasks))
         across = sorted(groups, key=lambda group: group in self.recipe.sources)
         parts = [(False, group) for group in groups] + [(True, group) for group in across]
-        for base, (is_across, group) in itertools.product(self.recipe.bases, parts):
+        runs = [(base, seed) for base in self.recipe.bases for seed in range(base.seeds)]
+        for (base, seed), (is_across, group) in itertools.product(runs, parts):
             sources = [source.name for source in self.sources if (source.group != group) == is_across]
             for target in (task for task in self.tasks if task.group == group):
                 for source in ([] if is_across else [NOTHING]) + sources:
                     if source != target.name:
-                        yield Pair(base, source, target)
+                        yield Pair(base, source, target, seed)
 
-    def run(
-        self, progress: Progress = silent, *, seed: int = 0, after: Callable[[], object] = lambda: None
-    ) -> None:
+    def run(self, progress: Progress = silent, *, after: Callable[[], object] = lambda: None) -> None:
         """Fine-tune what isn't yet. May be killed and started again, and several processes may share the
         work: a pair that another one is at is waited for only when nothing else is left.
 
@@ -150,11 +157,11 @@ class Transfer:
         for wait in (False, True):
             for done, pair in enumerate(pairs):
                 progress(f"fine-tuning ({pair.name})", done, len(pairs))
-                if self.pair_file(pair, seed).is_file():
+                if self.pair_file(pair).is_file():
                     continue
-                with self.alone(f"{pair.name.replace('/', '.')}-{seed}", wait=wait) as free:
-                    if free and not self.pair_file(pair, seed).is_file():
-                        self._run(pair, seed)
+                with self.alone(f"{pair.name.replace('/', '.')}-{pair.seed}", wait=wait) as free:
+                    if free and not self.pair_file(pair).is_file():
+                        self._run(pair)
                         after()
         progress("fine-tuning", len(pairs), len(pairs))
 
@@ -206,19 +213,19 @@ class Transfer:
         some = {"learn": learn} if learn else {}
         return {"pairs": {**of, **some}, "losses": {"source": of["source"], **some}}
 
-    def reached(self, pair: Pair, seed: int = 0) -> tuple[float, Floats] | None:
+    def reached(self, pair: Pair) -> tuple[float, Floats] | None:
         """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
-        file = self.pair_file(pair, seed)
+        file = self.pair_file(pair)
         if not file.is_file():
             return None
         with np.load(file) as saved:
             return float(saved["performance"]), saved["rows"]
 
-    def pair_file(self, pair: Pair, seed: int = 0) -> Path:
+    def pair_file(self, pair: Pair) -> Path:
         """Where what a pair has reached is kept."""
-        return self.folder / "pairs" / pair.base.name / pair.source / f"{pair.target.name}-{seed}.npz"
+        return self.folder / "pairs" / pair.base.name / pair.source / f"{pair.target.name}-{pair.seed}.npz"
 
-    def _run(self, pair: Pair, seed: int) -> None:
+    def _run(self, pair: Pair) -> None:
         start = locate(pair.base.weights)
         if pair.source != NOTHING:
             source = next(task for task in self.tasks if task.name == pair.source)
@@ -226,9 +233,9 @@ class Transfer:
         schedule = self.learning_target(pair.target)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unfinished-") as folder:
             tuned = Path(folder) / "model"
-            fine_tune(start, pair.target.train, tuned, schedule, seed=seed, layers=pair.base.layers)
+            fine_tune(start, pair.target.train, tuned, schedule, seed=pair.seed, layers=pair.base.layers)
             performance, rows = evaluate(tuned, pair.target.test, max_tokens=schedule.max_tokens)
-        with writing(self.pair_file(pair, seed)) as stream:
+        with writing(self.pair_file(pair)) as stream:
             np.savez_compressed(
                 stream, performance=performance, rows=rows, schedule=json.dumps(asdict(schedule))
             )
