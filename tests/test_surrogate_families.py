@@ -116,12 +116,40 @@ def test_a_fisher_of_texts_and_pairs_is_the_mean_of_both(surrogate):
     assert np.allclose(mixed, apart, rtol=1e-3, atol=1e-6 * apart.max())
 
 
-def test_texts_and_pairs_are_learnt_together(surrogate):
-    inputs = [Input("It rains."), Input("It rains.", "The street is wet.")] * 6
-    answers = Examples(inputs, np.tile(np.float32([0.2, 0.8]), (12, 1)), ("no", "yes"))
-    made = TaskEmb(adapt="head", steps=2).embed(answers, Features(surrogate), 0)
+ON_BOTH = [Input("It rains."), Input("It rains.", "The street is wet."), Input("Nobody came to see it.")]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        TaskEmb(adapt="head", steps=2),
+        TaskEmb(adapt="full", steps=2),
+        TaskEmb(adapt="none", estimator="per_batch"),
+        TuPaTE(steps=2),
+        TuPaTE(steps=2, adapter="lora", top_layers=1),
+    ],
+    ids=["head", "full", "per_batch", "prefix", "top lora"],
+)
+def test_texts_and_pairs_are_learnt_together(surrogate, method):
+    answers = Examples(ON_BOTH * 4, np.tile(np.float32([0.2, 0.8]), (12, 1)), ("no", "yes"))
+    made = method.embed(answers, Features(surrogate), 0)
     assert np.isfinite(made.left).all()
     assert made.left.any()
+
+
+def test_the_loss_of_each_of_texts_and_pairs_is_its_own(surrogate):
+    model = surrogate.load("float32")
+    answers = Examples(ON_BOTH, np.float32([[1, 0], [0.2, 0.8], [0, 1]]), ("no", "yes"))
+    training = Training(Frozen(surrogate, model, 64), answers, TuPaTE(), seed=0)
+    prefix = Prefix(model, 3, seed=0)
+    head = 3 * torch.randn(training.head_start.shape, generator=torch.Generator().manual_seed(0))
+
+    def losses(*rows):
+        return training.losses(prefix, head, np.array(rows)).tolist()
+
+    alone = [losses(row)[0] for row in (0, 1, 2)]
+    assert losses(2, 1, 0) == pytest.approx(alone[::-1], abs=1e-4)
+    assert len({round(loss, 2) for loss in alone}) == 3
 
 
 @pytest.mark.parametrize("kind", ["prefix", "bitfit", "lora"])

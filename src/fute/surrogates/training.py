@@ -259,7 +259,12 @@ class Training:
     def losses(
         self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], *, exact: bool = False
     ) -> Tensor:
-        """The loss of each of these rows: (n,)."""
+        """The loss of each of these rows: (n,). Texts and pairs are read apart."""
+        parts = kinds([self.examples.inputs[i] for i in rows])
+        losses = torch.cat([self._losses(adapter, head, rows[part], exact) for part in parts])
+        return losses[np.argsort(np.concatenate(parts))]
+
+    def _losses(self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], exact: bool) -> Tensor:
         if self.answers is not None:
             with adapter.attached(), self._precision(exact):
                 return self.answers.losses(head, rows, "all" if exact else adapter.reach)
