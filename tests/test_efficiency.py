@@ -204,6 +204,14 @@ def test_the_command_measures_a_grid_of_the_cache_saves_and_shows_it_again(tmp_p
     assert json.loads(text)["grids"][0]["corpus"] == 5
 
 
+def test_a_grid_is_saved_beside_others_and_in_its_own_place(tmp_path):
+    one, other = by_hand(), by_hand().model_copy(update={"grid": "another"})
+    for grid in (one, other, one.model_copy(update={"cores": 64})):
+        Efficiency(scale="small", grids=[grid]).save(tmp_path)
+    kept = Efficiency.load(tmp_path, "small").grids
+    assert [(grid.grid, grid.cores) for grid in kept] == [("another", one.cores), ("hand", 64)]
+
+
 def test_the_report_has_the_table_the_sentences_and_the_picture(tmp_path):
     with_prompts(tmp_path)
     assert "What choosing costs" not in write_report(tmp_path)

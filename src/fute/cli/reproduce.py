@@ -173,11 +173,11 @@ def draw_figure(
 
 
 def efficiency(scale: str, work: Path, out: Path, saved: bool, progress: Progress) -> Efficiency:
-    """What the grids that table 3 has run cost: measured and saved, or as it is saved; and drawn."""
-    grids = [] if saved else complete_grids(work / "prompts", scale)
-    if grids:
-        costs = [measured(folder.name, Project(folder), progress) for folder in grids]
-        Efficiency(scale=scale, grids=costs).save(out)
+    """What the grids that table 3 has run cost: measured, each saved beside those that are there, or as it is
+    saved; and drawn.
+    """
+    for folder in [] if saved else complete_grids(work / "prompts", scale):
+        Efficiency(scale=scale, grids=[measured(folder.name, Project(folder), progress)]).save(out)
     made = Efficiency.load(out, scale)
     for one in made.grids:
         for path in crossings.draw(one, out):

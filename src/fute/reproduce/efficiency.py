@@ -127,7 +127,12 @@ class Efficiency(Section):
         return cls.model_validate_json(file.read_text("utf-8"))
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / f"efficiency-{self.scale}.json", self.model_dump_json(indent=1) + "\n")
+        """Write these grids' costs in the place of what is saved of them, beside those of others."""
+        file = folder / f"efficiency-{self.scale}.json"
+        kept = {one.grid: one for one in (self.read(file).grids if file.is_file() else [])}
+        grids = kept | {one.grid: one for one in self.grids}
+        whole = Efficiency(scale=self.scale, grids=[grids[name] for name in sorted(grids)])
+        write_atomically(file, whole.model_dump_json(indent=1) + "\n")
 
 
 def measured(grid: str, project: Project, progress: Progress = silent) -> Measured:

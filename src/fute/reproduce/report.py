@@ -204,7 +204,9 @@ def _efficiency(out: Path) -> Iterator[str]:
     yield "alone, seconds as measured, those of embeddings among them. A baseline without labels asks every"
     yield "prompt about every text of a dataset; CBM asks for nothing more. Direct evaluation needs labels,"
     yield "and fute those of the rows that its dataset embedding is made of; a race begins from fute's order."
-    yield "What Self-Select reads is counted in bytes, as the ledger reserves it."
+    yield "What Self-Select reads is counted in bytes, as the ledger reserves it. SPELL wants every token's"
+    yield "probability: what prompts have in common isn't read once for all, as it is for the others, so its"
+    yield "tokens take longer."
     yield ""
     for grid in grids:
         yield f"### {grid.grid}"
