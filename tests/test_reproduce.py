@@ -292,6 +292,7 @@ def test_the_truth_is_the_mean_over_the_seeds_that_all_sources_have(grid, tmp_pa
     (cell,) = TransferResults.gather("small", many, Evidence(many, grid.folder / "evidence")).cells
     assert cell.reached == pytest.approx({"mood": 0.2, "length": 0.4, "case": 0.5})
     assert cell.alone == pytest.approx(0.4)
+    assert cell.seeds == 2
 
 
 def test_a_target_is_scored_once_for_all_models_that_are_there(grid, tmp_path, monkeypatch):

@@ -164,7 +164,8 @@ def _gains(results: TransferResults) -> Iterator[str]:
     """Whether there was anything to choose."""
     yield "### What a source is worth"
     yield ""
-    yield "Performance on the target without a source, with the worst, the mean and the best."
+    yield "Performance on the target without a source, with the worst, the mean and the best: means over"
+    yield "fine-tunings with so many seeds."
     yield ""
     rows = []
     for cell in results.cells:
@@ -172,8 +173,8 @@ def _gains(results: TransferResults) -> Iterator[str]:
         alone = "–" if cell.alone is None else f"{cell.alone:.3f}"
         best = max(cell.reached, key=lambda source: cell.reached[source])
         values = [f"{v:.3f}" for v in (reached.min(), reached.mean(), reached.max())]
-        rows.append([cell.base, cell.target, alone, *values, best])
-    yield from _markdown(["base", "target", "alone", "worst", "mean", "best", "best source"], rows)
+        rows.append([cell.base, cell.target, str(cell.seeds), alone, *values, best])
+    yield from _markdown(["base", "target", "seeds", "alone", "worst", "mean", "best", "best source"], rows)
 
 
 def _figures(out: Path) -> Iterator[str]:

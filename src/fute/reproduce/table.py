@@ -42,6 +42,7 @@ class Cell:
         alone: the performance without a source; None where it isn't known yet.
         reached: source → performance, of those pairs that were run, 0 to 1, higher is better.
         scores: way → source → score, higher is better.
+        seeds: so many fine-tunings of each pair `alone` and `reached` are the means of.
     """
 
     base: str
@@ -49,6 +50,7 @@ class Cell:
     alone: float | None
     reached: Mapping[str, float]
     scores: Mapping[str, Scores]
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,16 @@ class TransferResults:
         begun = []
         for base in grid.recipe.bases:
             for target in grid.tasks:
-                known = _reached(grid, base, target)
-                if len(known.keys() - {NOTHING}) >= _FEWEST:
+                runs = _runs(grid, base, target)
+                known = {source: float(np.mean([run[source] for run in runs])) for source in runs[0]}
+                alone = known.pop(NOTHING, None)
+                if len(known) >= _FEWEST:
                     of = [source for source in grid.sources if source.name in known]
-                    begun.append((base, target, of, known.pop(NOTHING, None), known))
+                    begun.append((base, target, of, alone, known, len(runs)))
         evidence.make((base, target, of) for base, target, of, *_ in begun)
         cells = [
-            Cell(base.name, target.name, alone, known, evidence.scores(base, target, of))
-            for base, target, of, alone, known in begun
+            Cell(base.name, target.name, alone, known, evidence.scores(base, target, of), seeds)
+            for base, target, of, alone, known, seeds in begun
         ]
         return cls(scale, {task.name: task.group for task in grid.tasks}, cells)
 
@@ -96,16 +100,15 @@ class TransferResults:
         return cls(content["scale"], content["groups"], [Cell(**cell) for cell in content["cells"]])
 
 
-def _reached(grid: Transfer, base: BaseConfig, target: Task) -> dict[str, float]:
-    """Source, or `NOTHING`, → performance: the mean over those seeds that all have which were run at all."""
+def _runs(grid: Transfer, base: BaseConfig, target: Task) -> list[dict[str, float]]:
+    """Source, or `NOTHING`, → performance, with each of those seeds that all have which were run at all."""
     sources = [NOTHING, *(source.name for source in grid.sources if source.name != target.name)]
     runs = [
         {source: run[0] for source in sources if (run := grid.reached(Pair(base, source, target, seed)))}
         for seed in range(base.seeds)
     ]
-    known = [source for source in sources if any(source in run for run in runs)]
-    whole = [run for run in runs if run.keys() == set(known)] or runs[:1]
-    return {source: float(np.mean([run[source] for run in whole])) for source in known if source in whole[0]}
+    known = set().union(*runs)
+    return [run for run in runs if run.keys() == known] or runs[:1]
 
 
 class Line(NamedTuple):
