@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ def _sources(out: Path) -> Iterator[str]:
     yield "## Tables 1 and 2: the source model that transfers best"
     yield ""
     bases = sorted({cell.base for cell in results.cells})
-    yield f"Source models of {' and '.join(bases)}; means over targets (and bases). ρ: the rank of the best"
+    yield f"Source models of {', '.join(bases)}; means over targets (and bases). ρ: the rank of the best"
     yield "source, lower is better. NDCG: linear gain of performances scaled within each target from 0 (worst"
     yield "source) to 1 (best). The lead is fute's NDCG less the way's own over the same targets, with a 90 %"
     yield f"bootstrap interval over targets; fute's is that of `{CHOOSES}`: similarity by relations"
@@ -150,6 +151,7 @@ def _sources(out: Path) -> Iterator[str]:
         yield ""
         rows = [[way, *shown(line._asdict())] for way, line in lines.items()]
         yield from _markdown(["way", *COLUMNS.values()], rows)
+    yield from _by_base(results, bases)
     paper = _paper()
     for key, title in (("table1_transferability", "table 1"), ("table2_cross_domain", "table 2")):
         yield f"### The paper, {title}"
@@ -158,6 +160,22 @@ def _sources(out: Path) -> Iterator[str]:
         rows = [[way, *_cells(row)] for way, row in paper[key]["rows"].items()]
         yield from _markdown(["way", *columns], rows)
     yield from _gains(results)
+
+
+def _by_base(results: TransferResults, bases: Sequence[str]) -> Iterator[str]:
+    yield "### Each base alone"
+    yield ""
+    yield "NDCG (linear), scaled within each target."
+    yield ""
+    ways = (CHOOSES, *_DATASET_WAYS, "LogME", "CurveGrad", "DataSize")
+    rows = []
+    for setting in SETTINGS:
+        for base in bases:
+            lines = table(replace(results, cells=[c for c in results.cells if c.base == base]), setting)
+            if lines:
+                values = [f"{lines[way].ndcg:.3f}" if way in lines else "–" for way in ways]
+                rows.append([setting, base, str(max(line.cells for line in lines.values())), *values])
+    yield from _markdown(["setting", "base", "targets", *ways], rows)
 
 
 def _gains(results: TransferResults) -> Iterator[str]:
