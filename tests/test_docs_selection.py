@@ -186,7 +186,7 @@ def test_the_worked_scores_of_spell_and_leep():
     spell = -math.log(mean([10, 20, 30]))
     assert familiarity([[-math.log(x) for x in (10, 20, 30)]]) == pytest.approx([spell])
     assert f"−log 20 = {spell:.3f}".replace("-", "−") in PAGE
-    said = re.search(r"LEEP\s+is −([\d.]+) for A and −([\d.]+) for B", PAGE)
+    said = re.search(r"LEEP\nis −([\d.]+) for A and −([\d.]+) for B", PAGE)
     for p, shown in zip(POSITIVE.values(), said.groups(), strict=True):
         # p(y | z) of each label y and answer z, from the texts' labels positive, positive, negative.
         given = {

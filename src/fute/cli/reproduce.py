@@ -176,8 +176,9 @@ def efficiency(scale: str, work: Path, out: Path, saved: bool, progress: Progres
     """What the grids that table 3 has run cost: measured, each saved beside those that are there, or as it is
     saved; and drawn.
     """
-    for folder in [] if saved else complete_grids(work / "prompts", scale):
-        Efficiency(scale=scale, grids=[measured(folder.name, Project(folder), progress)]).save(out)
+    if not saved:
+        for folder in complete_grids(work / "prompts", scale):
+            Efficiency(scale=scale, grids=[measured(folder.name, Project(folder), progress)]).save(out)
     made = Efficiency.load(out, scale)
     for one in made.grids:
         for path in crossings.draw(one, out):

@@ -168,10 +168,11 @@ def _by_base(results: TransferResults, bases: Sequence[str]) -> Iterator[str]:
     yield "NDCG (linear), scaled within each target."
     yield ""
     ways = (CHOOSES, *_DATASET_WAYS, "LogME", "CurveGrad", "DataSize")
+    of_base = {base: replace(results, cells=[c for c in results.cells if c.base == base]) for base in bases}
     rows = []
     for setting in SETTINGS:
-        for base in bases:
-            lines = table(replace(results, cells=[c for c in results.cells if c.base == base]), setting)
+        for base, own in of_base.items():
+            lines = table(own, setting)
             if lines:
                 values = [f"{lines[way].ndcg:.3f}" if way in lines else "–" for way in ways]
                 rows.append([setting, base, str(max(line.cells for line in lines.values())), *values])
