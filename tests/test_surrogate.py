@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, XLNetConfig
+from transformers import AutoModel, AutoTokenizer, ByT5Tokenizer, XLNetConfig
 
 from fute import Input
 from fute.core.errors import ModelError
@@ -38,6 +38,21 @@ def test_a_pair_is_read_as_a_pair():
     tokens = surrogate.tokenize([Input("It rains.", "The street is wet.")])
     assert tokens["input_ids"][0].tolist().count(surrogate.tokenizer.sep_token_id) == 2
     assert not np.allclose(made, Features(surrogate)([Input("It rains. The street is wet.")]), atol=1e-3)
+
+
+@pytest.mark.parametrize("bytewise", [False, True], ids=["tokenizer.json", "python"])
+def test_texts_and_pairs_are_tokenised_together_as_each_is_alone(bytewise):
+    surrogate = Surrogate(dtype="float32")
+    if bytewise:
+        surrogate.tokenizer = ByT5Tokenizer()
+    pair = Input("It rains.", "The street is wet.")
+    inputs = [pair, Input("It rains."), Input("Nobody came."), Input("It rains.", ""), pair]
+    tokens = surrogate.tokenize(inputs, 20)
+    alone = [surrogate.tokenize([item], 20)["input_ids"][0].tolist() for item in inputs]
+    together = zip(tokens["input_ids"].tolist(), tokens["attention_mask"].sum(1).tolist(), strict=True)
+    assert [ids[:size] for ids, size in together] == alone
+    assert surrogate.sizes(inputs, 20) == [len(ids) for ids in alone]
+    assert alone[1] != alone[3], "an empty second text is one"
 
 
 def test_tokens_are_padded_to_the_length_that_is_asked_for():

@@ -120,46 +120,26 @@ class Surrogate:
         return self._tokenized(inputs, max_tokens, padding=True, **how)
 
     def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
-        """How many tokens each of these, at least one and all of one kind, has when `tokenize` cuts it."""
+        """How many tokens each of these, at least one, has when `tokenize` cuts it."""
         return [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
 
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
-        """Batches of inputs of one kind and of as many tokens, or nearly."""
-        return [
-            [some[i] for i in batch]
-            for some in ([inputs[i] for i in kind] for kind in kinds(inputs))
-            for batch in batches(self.sizes(some, max_tokens), _BATCH_TOKENS[self.dtype])
-        ]
+        """Batches of inputs of as many tokens, or nearly."""
+        sizes = self.sizes(inputs, max_tokens) if inputs else []
+        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS[self.dtype])]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
-        pairs = [item.text_pair for item in inputs]
-        return self.tokenizer(
-            [item.text for item in inputs],
-            pairs if any(pair is not None for pair in pairs) else None,
-            truncation=True,
-            max_length=self._most(max_tokens),
-            **how,
-        )
+        # Texts and pairs may be mixed in a list of strings and tuples, unlike in two lists.
+        read = [x.text if x.text_pair is None else (x.text, x.text_pair) for x in inputs]
+        return self.tokenizer(read, truncation=True, max_length=self._most(max_tokens), **how)
 
 
 def by_length(inputs: Sequence[Input]) -> list[list[Input]]:
-    """Batches of inputs of one kind and of similar length, so that little is padded."""
-    return [
-        [some[i] for i in batch]
-        for some in ([inputs[i] for i in kind] for kind in kinds(inputs))
-        for batch in batches([len(item) for item in some], _BATCH_CHARACTERS)
-    ]
-
-
-def kinds(inputs: Sequence[Input]) -> list[list[int]]:
-    """Which inputs are texts and which are pairs, as far as there are any: a tokenizer takes no mixture."""
-    texts, pairs = (
-        [i for i, x in enumerate(inputs) if (x.text_pair is None) == alone] for alone in (True, False)
-    )
-    return [kind for kind in (texts, pairs) if kind]
+    """Batches of inputs of similar length, so that little is padded."""
+    return [[inputs[i] for i in batch] for batch in batches([len(x) for x in inputs], _BATCH_CHARACTERS)]
 
 
 def family(model: Any) -> Family:

@@ -18,7 +18,7 @@ from fute.core.progress import Progress
 from fute.core.types import Examples, Floats, Input
 from fute.surrogates.adapters import Adapter, Nothing, Reach
 from fute.surrogates.answers import Answers, Spans, Texts
-from fute.surrogates.base import SHARPNESS, family, kinds, represent
+from fute.surrogates.base import SHARPNESS, family, represent
 from fute.surrogates.frozen import Frozen
 
 _CHECK_EVERY = 10  # steps between two looks at the held-out rows
@@ -216,15 +216,13 @@ class Training:
                 self.targets[rows] = torch.eye(shares.shape[1])[drawn]
 
     def passes(self, rows: NDArray[np.int64] | None = None, times: int = 1) -> Iterator[NDArray[np.int64]]:
-        """These rows, or all, in small batches of one kind and similar length: what goes backward at once, or
-        so many times as much.
+        """These rows, or all, in small batches of similar length: what goes backward at once, or so many
+        times as much.
         """
         rows = np.arange(len(self.examples.inputs)) if rows is None else rows
         padded = self._padded or (lambda longest: longest)
-        for kind in kinds([self.examples.inputs[i] for i in rows]):
-            own = rows[kind]
-            sizes = self.surrogate.sizes([self.examples.inputs[i] for i in own], self.schedule.max_tokens)
-            yield from (own[batch] for batch in full_batches(sizes, times * _PASS, padded))
+        sizes = self.surrogate.sizes([self.examples.inputs[i] for i in rows], self.schedule.max_tokens)
+        yield from (rows[batch] for batch in full_batches(sizes, times * _PASS, padded))
 
     def _steps(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Batches of texts of similar length, in random order, epoch after epoch."""
@@ -259,12 +257,7 @@ class Training:
     def losses(
         self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], *, exact: bool = False
     ) -> Tensor:
-        """The loss of each of these rows: (n,). Texts and pairs are read apart."""
-        parts = kinds([self.examples.inputs[i] for i in rows])
-        losses = torch.cat([self._losses(adapter, head, rows[part], exact) for part in parts])
-        return losses[np.argsort(np.concatenate(parts))]
-
-    def _losses(self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], exact: bool) -> Tensor:
+        """The loss of each of these rows: (n,)."""
         if self.answers is not None:
             with adapter.attached(), self._precision(exact):
                 return self.answers.losses(head, rows, "all" if exact else adapter.reach)
