@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fute.core.errors import ModelError
+from fute.surrogates import products
 from fute.surrogates.adapters import Nothing
 from fute.surrogates.prefix_attention import IMPLEMENTATION, POSITION_BIAS
 from fute.surrogates.training import Training, own_parameters
 
-_BLOCK = 1 << 20  # floats of gradients that are made at once: they stay in the cache
+_BLOCK = 1 << 19  # floats of gradients that are made at once: they stay in the cache
 _TOGETHER = 16  # examples whose gradients are made at once
-_FEW = 8  # and in bfloat16
 
 
 @dataclass(frozen=True)
@@ -86,34 +86,21 @@ class _Matrix:
             for into, weights in zip(total, forms.weights, strict=True):
                 into.addmm_((weights.reshape(-1, 1) * gs).T, xs)
             return
-        if len(total) == forms.each == 1:
-            _Matrix._add_one(g, x, forms.weights[0, :, 0].tolist(), total[0])
+        if products.takes(total):
+            products.add_products(g, x, forms.weights, total)
             return
+        g, x = g.float(), x.float()
         flat, columns = total.flatten(1), x.shape[2]
         together = _TOGETHER // forms.each
         rows = max(1, _BLOCK // (columns * min(len(g), _TOGETHER)))
         for start in range(0, g.shape[2], rows):
-            some = g[:, :, start : start + rows].transpose(1, 2)
+            some = g[:, :, start : start + rows].transpose(1, 2).contiguous()
             into = flat[:, start * columns : (start + some.shape[1]) * columns]
             for first in range(0, len(g) // forms.each, together):
                 examples = slice(first * forms.each, (first + together) * forms.each)
-                products = forms.products(torch.bmm(some[examples], x[examples]).float())
+                made = forms.products(torch.bmm(some[examples], x[examples]))
                 weights = forms.weights[:, first : first + together].flatten(1)
-                into.addmm_(weights, products.reshape(weights.shape[1], -1))
-
-    @staticmethod
-    def _add_one(g: Tensor, x: Tensor, weights: list[float], total: Tensor) -> None:
-        """The same of a single model with one gradient an example, to total (rows, columns): each is squared
-        where it was made, in the cache.
-        """
-        low = g.dtype != torch.float32
-        rows = max(1, _BLOCK // (4 if low else 2) // x.shape[2])
-        for start in range(0, g.shape[2], rows):
-            some = g[:, :, start : start + rows].transpose(1, 2)
-            into = total[start : start + rows]
-            made = _low_products(some, x) if low else map(torch.mm, some.contiguous(), x)
-            for gradient, weight in zip(made, weights, strict=True):
-                into.addcmul_(gradient, gradient, value=weight)
+                into.addmm_(weights, made.reshape(weights.shape[1], -1))
 
 
 @dataclass(frozen=True)
@@ -168,13 +155,6 @@ def _add_mixed(uses: list[_Matrix | _Rows], forms: _Forms, total: Tensor) -> Non
             here = (ids[i] >= start) & (ids[i] < start + len(made))
             made.index_add_(0, ids[i][here] - start, grads[i][here])
             into.add_(forms.weights[:, i, :, None] * made.mul_(made))
-
-
-def _low_products(g: Tensor, x: Tensor) -> Iterator[Tensor]:
-    """Each example's `g x` in float32, of operands that aren't: a few are made at once, in the cache."""
-    few = next(n for n in range(min(_FEW, len(g)), 0, -1) if len(g) % n == 0)  # products of one shape only
-    for some, states in zip(torch.split(g, few), torch.split(x, few), strict=True):
-        yield from (made.float() for made in torch.bmm(some, states))
 
 
 def _joined(uses: list[Tensor]) -> Tensor:

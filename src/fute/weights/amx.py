@@ -5,18 +5,12 @@ The same numbers as transformers' layers up to bfloat16's rounding, which here h
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import logging
-import os
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from fute.core.native import call, compiled
 from fute.core.runtime import DType, cpu_flags
-
-log = logging.getLogger("fute")
 
 _FLAGS = {"amx_bf16", "amx_tile", "avx512_bf16"}
 _ARCHITECTURE = "llama"
@@ -54,22 +48,11 @@ def _fits(layer: Any) -> bool:
 
 @functools.cache
 def _library() -> Any:
-    """amx.cpp, compiled (a second) and loaded; None where that can't be."""
+    """amx.cpp; None where it can't be compiled, or may not run."""
     if not cpu_flags() >= _FLAGS:
         return None
-    import torch  # noqa: F401 -- first, so that both use its OpenMP
-
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "amx.so"
-        flags = ["-O3", "-std=c++17", "-march=sapphirerapids", "-fopenmp", "-shared", "-fPIC"]
-        source = Path(__file__).with_suffix(".cpp")
-        command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            log.debug("amx.cpp can't be compiled here: %s", done.stderr[:500])
-            return None
-        library = ctypes.CDLL(str(made))
-    return library if library.ask() else None
+    library = compiled(Path(__file__).with_suffix(".cpp"), cpu="sapphirerapids")
+    return library if library is not None and library.ask() else None
 
 
 def replace_layers(layers: list[Any]) -> None:
@@ -166,11 +149,4 @@ class _Layer:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """The function of amx.cpp with these arguments (tensors by their address), on torch's threads."""
-    import torch
-
-    kinds = {int: ctypes.c_long, float: ctypes.c_float}
-    given = [
-        ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else kinds[type(a)](a) for a in arguments
-    ]
-    getattr(_library(), name)(*given, ctypes.c_int(torch.get_num_threads()))
+    call(_library(), name, *arguments)

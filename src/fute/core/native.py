@@ -1,0 +1,63 @@
+"""What is faster in C++: sources of this package, compiled when first needed, if there is a compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fute.core.files import cache_dir
+from fute.core.hashing import digest
+from fute.core.runtime import cpu_flags
+
+log = logging.getLogger("fute")
+_FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
+
+
+@functools.cache
+def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
+    """A source as a library, made with $CXX or g++ in a second and kept in the cache folder; None where that
+    can't be.
+
+    Args:
+        source: C++17 with functions that are `extern "C"`.
+        cpu: whose instructions it may use, as -march says them.
+    """
+    import torch  # noqa: F401 -- first, so that both use its OpenMP
+
+    command = [*shlex.split(os.environ.get("CXX", "g++")), *_FLAGS, f"-march={cpu}"]
+    own = digest([source.read_text("utf-8"), command, sorted(cpu_flags())])
+    made = cache_dir() / "native" / f"{source.stem}-{own[:32]}.so"
+    try:
+        if not made.is_file():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+                whole = Path(folder) / made.name
+                command += [str(source), "-o", str(whole)]
+                subprocess.run(command, capture_output=True, text=True, check=True)
+                whole.replace(made)
+        return ctypes.CDLL(str(made))
+    except subprocess.CalledProcessError as error:
+        log.debug("%s can't be compiled here: %s", source.name, error.stderr[:500])
+    except OSError as error:
+        log.debug("%s can't be compiled or loaded here: %s", source.name, error)
+    return None
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
+    """A library's function, which returns nothing, with these arguments (an int as a long, a float, a tensor
+    as its address) and torch's number of threads as its last.
+    """
+    import torch
+
+    kinds = {int: ctypes.c_long, float: ctypes.c_float}
+    given = [
+        ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else kinds[type(a)](a) for a in arguments
+    ]
+    getattr(library, name)(*given, ctypes.c_int(torch.get_num_threads()))
