@@ -26,11 +26,10 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
     can't be.
 
     Args:
-        source: C++17 with functions that are `extern "C"`.
+        source: C++17 with functions that are `extern "C"`. Where it takes tensors torch has been imported
+            before, so that both use its OpenMP.
         cpu: whose instructions it may use, as -march says them.
     """
-    import torch  # noqa: F401 -- first, so that both use its OpenMP
-
     command = [*shlex.split(os.environ.get("CXX", "g++")), *_FLAGS, f"-march={cpu}"]
     own = digest([source.read_text("utf-8"), command, sorted(cpu_flags())])
     made = cache_dir() / "native" / f"{source.stem}-{own[:32]}.so"
@@ -51,13 +50,9 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
-    """A library's function, which returns nothing, with these arguments (an int as a long, a float, a tensor
-    as its address) and torch's number of threads as its last.
+    """A library's function, which returns nothing, with these arguments: an int as a long, a float, a tensor
+    as its address.
     """
-    import torch
-
     kinds = {int: ctypes.c_long, float: ctypes.c_float}
-    given = [
-        ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else kinds[type(a)](a) for a in arguments
-    ]
-    getattr(library, name)(*given, ctypes.c_int(torch.get_num_threads()))
+    given = [kinds[type(a)](a) if type(a) in kinds else ctypes.c_void_p(a.data_ptr()) for a in arguments]
+    getattr(library, name)(*given)

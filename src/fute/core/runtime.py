@@ -19,6 +19,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset((_cpu("flags") or _cpu("Features")).split())
 
 
+def cpu_vendor() -> str:
+    """Who made the CPU, such as "AuthenticAMD"; "" where the system doesn't say."""
+    return _cpu("vendor_id")
+
+
 @functools.cache
 def _cpu(key: str) -> str:
     """What the system says of the first CPU under this key."""

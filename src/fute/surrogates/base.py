@@ -71,9 +71,7 @@ class Surrogate:
         Raises:
             ModelError: fute doesn't know how models of its architecture read.
         """
-        model = load_base(self.weights, dtype)
-        family(model)
-        return model
+        return self._ready(load_base(self.weights, dtype))
 
     def load_writer(self, dtype: DType) -> Any:
         """A fresh copy of the model with its own language model head, frozen, in evaluation mode.
@@ -87,9 +85,14 @@ class Surrogate:
                 f"the surrogate {self.id} is an encoder ({kind}): it can't write the answers that are texts",
                 fix="use a T5, BART, GPT-2 or Llama as surrogate, or `method: linear-probe`",
             )
-        model = load_writer(self.weights, dtype, kind in _FAMILIES["encoder-decoder"])
+        return self._ready(load_writer(self.weights, dtype, kind in _FAMILIES["encoder-decoder"]))
+
+    @staticmethod
+    def _ready(model: Any) -> Any:
+        from fute.surrogates import linear
+
         family(model)
-        return model
+        return linear.by_onednn(model) if linear.is_faster() else model
 
     @functools.cached_property
     def model(self) -> Any:

@@ -102,7 +102,7 @@ static void tile(const float* g, long height, const float* x, const float* weigh
 
 template <class Kind>
 static void add(const typename Kind::Number* g, const typename Kind::Number* x, const float* weights, Sizes s,
-                long tokens, float* total, int threads) {
+                long tokens, float* total, long threads) {
   const long all = s.n * s.each, height = std::min(HEIGHT, s.rows);
 #pragma omp parallel num_threads(threads)
   {
@@ -124,13 +124,13 @@ static void add(const typename Kind::Number* g, const typename Kind::Number* x, 
 }
 
 extern "C" void add_products(const float* g, const float* x, const float* weights, long models, long n, long each,
-                             long tokens, long rows, long columns, float* total, int threads) {
+                             long tokens, long rows, long columns, float* total, long threads) {
   add<Single>(g, x, weights, {models, n, each, tokens, rows, columns}, tokens, total, threads);
 }
 
 #ifdef __AVX512BF16__
 extern "C" void add_products_of_halves(const uint16_t* g, const uint16_t* x, const float* weights, long models, long n,
-                                       long each, long tokens, long rows, long columns, float* total, int threads) {
+                                       long each, long tokens, long rows, long columns, float* total, long threads) {
   add<Half>(g, x, weights, {models, n, each, (tokens + 1) / 2, rows, columns}, tokens, total, threads);
 }
 #endif

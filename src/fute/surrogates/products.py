@@ -38,4 +38,4 @@ def add_products(g: Tensor, x: Tensor, weights: Tensor, total: Tensor) -> None:
     halves = g.dtype == x.dtype == torch.bfloat16 and hasattr(library, "add_products_of_halves")
     g, x = (side.to(torch.bfloat16 if halves else torch.float32).contiguous() for side in (g, x))
     name = "add_products_of_halves" if halves else "add_products"
-    call(library, name, g, x, weights.contiguous(), *sizes, total)
+    call(library, name, g, x, weights.contiguous(), *sizes, total, torch.get_num_threads())

@@ -151,7 +151,7 @@ extern "C" int ask() { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_P
 // r mod `period` of cos and sin. The matrix has the two columns of a head that turn together 16 apart.
 extern "C" void before_attention(const bf16* x, long rows, long d, const bf16* weight, float eps, const bf16* w,
                                  long n, long turned, long width, const bf16* cos, const bf16* sin, long period,
-                                 bf16* out, int threads) {
+                                 bf16* out, long threads) {
 #pragma omp parallel num_threads(threads)
     {
         Tiles tiles;
@@ -180,7 +180,7 @@ extern "C" void before_attention(const bf16* x, long rows, long d, const bf16* w
 // Causal attention of texts of `length` rows of qkv (…, n): `heads` queries, then `groups` keys, then as many
 // values, each of `width` columns. 32 queries at a time, against no key that stands after the last of them.
 extern "C" void attention(const bf16* qkv, long texts, long length, long n, long heads, long groups, long width,
-                          float scale, bf16* out, int threads) {
+                          float scale, bf16* out, long threads) {
     long padded = (length + 31) / 32 * 32, each = heads / groups;
 #pragma omp parallel num_threads(threads)
     {
@@ -244,7 +244,7 @@ extern "C" void attention(const bf16* qkv, long texts, long length, long n, long
 // y = x + attended · wo, then y += (silu(g) ∘ u) · down, where (g, u) = norm(y) · up, 16 columns of each in turn.
 extern "C" void after_attention(const bf16* x, const bf16* attended, long rows, long d, long inner, const bf16* wo,
                                 const bf16* weight, float eps, const bf16* up, long middle, const bf16* down,
-                                bf16* y, int threads) {
+                                bf16* y, long threads) {
 #pragma omp parallel num_threads(threads)
     {
         Tiles tiles;

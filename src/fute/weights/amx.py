@@ -51,6 +51,8 @@ def _library() -> Any:
     """amx.cpp; None where it can't be compiled, or may not run."""
     if not cpu_flags() >= _FLAGS:
         return None
+    import torch  # noqa: F401 -- first, so that both use its OpenMP
+
     library = compiled(Path(__file__).with_suffix(".cpp"), cpu="sapphirerapids")
     return library if library is not None and library.ask() else None
 
@@ -149,4 +151,7 @@ class _Layer:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    call(_library(), name, *arguments)
+    """The function of amx.cpp with these arguments, on torch's threads."""
+    import torch
+
+    call(_library(), name, *arguments, torch.get_num_threads())
