@@ -10,12 +10,12 @@ import transformers
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from fute.core import native
+from fute.core.native import has_compiler
 from fute.core.runtime import cpu_flags
 from fute.models.backends.packing import Question
 from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.weights import amx
-from fute.weights.load import has_compiler
 from fute.weights.locate import Weights
 
 needs_amx = pytest.mark.skipif(

@@ -156,6 +156,17 @@ def test_doctor_reports_what_is_there():
     }
 
 
+@pytest.mark.parametrize(("wanted", "ok"), [(sys.executable, True), ("/no/such/compiler -O3", False)])
+def test_doctor_looks_for_a_compiler(monkeypatch, capsys, wanted, ok):
+    monkeypatch.setenv("CXX", wanted)
+    monkeypatch.setattr(sys, "argv", ["fute", "doctor", "--json"])
+    main()
+    found = {line["what"]: line for line in json.loads(capsys.readouterr().out)}["C++ compiler"]
+    assert found["ok"] == ok
+    assert wanted.split()[0] in found["found"]
+    assert bool(found["advice"]) != ok
+
+
 def test_doctor_says_what_to_do_about_a_cache_that_cannot_be_written(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "file" / "cache"))

@@ -9,12 +9,12 @@ import torch._dynamo
 import transformers
 
 from fute.core.errors import ConfigError, MissingError
+from fute.core.native import has_compiler
 from fute.models.backends.language_model import language_model
 from fute.models.backends.packing import Question
 from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.project import Project
-from fute.weights.load import has_compiler
 from fute.weights.locate import Weights, locate
 
 LAYERS = 6

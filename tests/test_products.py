@@ -1,6 +1,5 @@
 """Sums of products by products.cpp against einsum, and where there is none."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from fute.core import native
 from fute.surrogates import fisher, products
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+needs_compiler = pytest.mark.skipif(not native.has_compiler(), reason="needs a C++ compiler")
 
 
 def drawn(models, n, each, tokens, rows, columns, dtype=torch.float32):

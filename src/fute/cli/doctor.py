@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fute.core.errors import FuteError
 from fute.core.files import cache_dir, storing
+from fute.core.native import compiler, has_compiler
 from fute.core.runtime import cpu_flags, fast_bfloat16
 from fute.weights.locate import KNOWN_PACKAGES, locate
 
@@ -56,7 +57,7 @@ def examine() -> list[Finding]:
             findings.append(
                 Finding(f"pkg:{package}", False, f"not found ({purpose})", (error.fix or "").split("   ")[0])
             )
-    findings.append(_bfloat16())
+    findings += [_bfloat16(), _compiler()]
     findings.append(
         Finding(
             "cores",
@@ -77,6 +78,18 @@ def _bfloat16() -> Finding:
         True,
         "not faster on this CPU: float32 is used",
         "nothing to do; a CPU with AMX is 4 × faster",
+    )
+
+
+def _compiler() -> Finding:
+    name = compiler()[0]
+    if has_compiler():
+        return Finding("C++ compiler", True, f"{name}: used for `compile: true` and `task-emb`")
+    return Finding(
+        "C++ compiler",
+        False,
+        f"{name} isn't installed: `compile: true` can't be used, and `task-emb` takes longer",
+        "apt install g++, or set CXX",
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,9 +21,19 @@ log = logging.getLogger("fute")
 _FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 
 
+def compiler() -> list[str]:
+    """The command that compiles C++: $CXX, or g++."""
+    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
+
+
+def has_compiler() -> bool:
+    """Whether there is one."""
+    return shutil.which(compiler()[0]) is not None
+
+
 @functools.cache
 def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
-    """A source as a library, made with $CXX or g++ in a second and kept in the cache folder; None where that
+    """A source as a library, made by `compiler` in a second and kept in the cache folder; None where that
     can't be.
 
     Args:
@@ -30,7 +41,7 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
             before, so that both use its OpenMP.
         cpu: whose instructions it may use, as -march says them.
     """
-    command = [*shlex.split(os.environ.get("CXX", "g++")), *_FLAGS, f"-march={cpu}"]
+    command = [*compiler(), *_FLAGS, f"-march={cpu}"]
     own = digest([source.read_text("utf-8"), command, sorted(cpu_flags())])
     made = cache_dir() / "native" / f"{source.stem}-{own[:32]}.so"
     try:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest
+from fute.core.native import has_compiler
 from fute.core.runtime import choose_dtype
 from fute.core.types import Answer, Answers, Failure, Floats, Input
 from fute.models.backends.base import LanguageModel, Written
@@ -25,7 +26,7 @@ from fute.text.prompt import Prompt, Reasoning, Shot, Turn
 from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer, check_distinct
 from fute.weights.amx import may_take
-from fute.weights.load import has_compiler, is_encoder_decoder, model_type
+from fute.weights.load import is_encoder_decoder, model_type
 from fute.weights.locate import locate
 
 Calibration = Literal["contextual", "domain", "marginal"]

@@ -8,7 +8,6 @@ import functools
 import io
 import json
 import logging
-import os
 import platform
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from fute.core.errors import MissingError, ModelError
 from fute.core.files import cache_dir, storing
+from fute.core.native import has_compiler
 from fute.core.runtime import DType, require
 from fute.weights import amx
 from fute.weights.gguf import read_head
@@ -101,11 +101,6 @@ def compile_layers(model: Any) -> None:
     torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for layer in layers:
         layer.compile(dynamic=True)
-
-
-def has_compiler() -> bool:
-    """Whether there is a C++ compiler."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def load_seq2seq_lm(weights: Weights, dtype: DType, quantize: Quantize | None = None) -> Any:
