@@ -156,7 +156,7 @@ class Transfer:
         pairs = list(self.pairs())
         for wait in (False, True):
             for done, pair in enumerate(pairs):
-                progress(f"fine-tuning ({pair.name})", done, len(pairs))
+                progress(f"fine-tuning ({pair.name}, seed {pair.seed})", done, len(pairs))
                 if self.pair_file(pair).is_file():
                     continue
                 with self.alone(f"{pair.name.replace('/', '.')}-{pair.seed}", wait=wait) as free:
