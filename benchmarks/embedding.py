@@ -34,6 +34,7 @@ from fute.surrogates.features import Features
 from fute.surrogates.fisher import Fisher
 from fute.surrogates.frozen import Frozen
 from fute.surrogates.training import Training
+from fute.weights.load import load_base
 from fute.weights.locate import locate
 
 _TOKENS = 256
@@ -154,10 +155,11 @@ def _fisher_vs_loop(name: str) -> Figure:
     )
 
 
-def _training(surrogate: str, inputs: Sequence[Input], dtype: str) -> Training:
+def _training(surrogate: str, inputs: Sequence[Input], dtype: str, plain: bool = False) -> Training:
+    """With the surrogate's own model, or the one that transformers loads."""
     theta = Surrogate(surrogate, dtype=dtype)
-    frozen = Frozen(theta, theta.load("float32"), _TOKENS)
-    return Training(frozen, _answers(inputs, 0), TuPaTE(), 0)
+    model = load_base(theta.weights, "float32") if plain else theta.load("float32")
+    return Training(Frozen(theta, model, _TOKENS), _answers(inputs, 0), TuPaTE(), 0)
 
 
 def _fisher_ours(surrogate: str, inputs: Sequence[Input]) -> tuple[float, float]:
@@ -198,7 +200,7 @@ def _resident() -> int:
 
 def _fisher_loop(surrogate: str, inputs: Sequence[Input]) -> float:
     """One backward pass for each example, its gradients squared and added, as one would write it: float32."""
-    training = _training(surrogate, inputs, "float32")
+    training = _training(surrogate, inputs, "float32", plain=True)
     model = training.model.requires_grad_(True)
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
 
