@@ -6,6 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fute.core.batching import batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType, choose_dtype
@@ -18,6 +21,7 @@ SHARPNESS = 10.0  # of logits at the start: so many times a cosine
 _BATCH_CHARACTERS = 16_000  # some 4,000 tokens
 # Enough for fast products, few enough for the states between them to stay in the caches.
 _BATCH_TOKENS = {"float32": 1024, "bfloat16": 2048}
+_MOST_KEPT = 50_000  # texts whose tokens are kept
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 _FAMILIES: dict[Family, set[str]] = {
     "encoder": {
@@ -51,6 +55,7 @@ class Surrogate:
         self.weights = locate(name)
         self.dtype: DType = choose_dtype(dtype)
         self.max_tokens = max_tokens
+        self._kept: dict[tuple[Input, int], NDArray[np.int32]] = {}
 
     @property
     def digest(self) -> str:
@@ -116,22 +121,46 @@ class Surrogate:
         `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With
         `padded`, as long as it says for the longest.
         """
-        how = {"return_tensors": "pt", "return_offsets_mapping": offsets}
+        import torch
+        from transformers import BatchEncoding
+
+        if offsets:
+            return self._tokenized(
+                inputs, max_tokens, padding=True, return_tensors="pt", return_offsets_mapping=True
+            )
+        rows = self._ids(inputs, max_tokens)
+        length = max(map(len, rows))
         if padded is not None:
-            length = min(padded(max(self.sizes(inputs, max_tokens))), self._most(max_tokens))
-            return self._tokenized(inputs, length, padding="max_length", **how)
-        return self._tokenized(inputs, max_tokens, padding=True, **how)
+            length = min(padded(length), self._most(max_tokens))
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, own in enumerate(rows):
+            ids[row, : len(own)] = torch.from_numpy(own)
+            mask[row, : len(own)] = 1
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask})
 
     def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
-        """How many tokens each of these, at least one, has when `tokenize` cuts it."""
-        return [len(ids) for ids in self._tokenized(inputs, max_tokens)["input_ids"]]
+        """How many tokens each of these has when `tokenize` cuts it."""
+        return list(map(len, self._ids(inputs, max_tokens)))
+
+    def _ids(self, inputs: Sequence[Input], max_tokens: int | None) -> list[NDArray[np.int32]]:
+        """The tokens of each. They are kept: a text is sorted by its length, then read, and often again."""
+        most = self._most(max_tokens)
+        missing = [x for x in dict.fromkeys(inputs) if (x, most) not in self._kept]
+        if len(self._kept) + len(missing) > _MOST_KEPT:
+            self._kept.clear()
+            missing = list(dict.fromkeys(inputs))
+        if missing:
+            made = self._tokenized(missing, max_tokens)["input_ids"]
+            self._kept |= {(x, most): np.array(ids, np.int32) for x, ids in zip(missing, made, strict=True)}
+        return [self._kept[x, most] for x in inputs]
 
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""
-        sizes = self.sizes(inputs, max_tokens) if inputs else []
+        sizes = self.sizes(inputs, max_tokens)
         return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS[self.dtype])]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
