@@ -26,7 +26,9 @@ _ADVICE = {
 
 
 def cache_dir() -> Path:
-    """The folder for converted weights and features: `$FUTE_CACHE`, or the user's cache folder."""
+    """The folder for converted weights, features and compiled code: `$FUTE_CACHE`, or the user's cache
+    folder.
+    """
     chosen = os.environ.get("FUTE_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("fute"))
 
