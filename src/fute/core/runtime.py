@@ -39,7 +39,7 @@ def fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones: with AMX, or with AMD's
     AVX512-BF16. Intel's is slower than float32 where AMX is switched off: 0.6 × was measured.
     """
-    by_amd = "avx512_bf16" in cpu_flags() and _cpu("vendor_id") == "AuthenticAMD"
+    by_amd = "avx512_bf16" in cpu_flags() and cpu_vendor() == "AuthenticAMD"
     return by_amd or "amx_bf16" in cpu_flags()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from fute.core.errors import ConfigError, DataError, ModelError
 from fute.core.types import Examples, Input, Span
 from fute.surrogates.adapters import Reach
-from fute.surrogates.base import SHARPNESS, at_least_single, decoder_start, family, represent_tokens
+from fute.surrogates.base import SHARPNESS, at_least_single, decoder_start, family, pad, represent_tokens
 from fute.surrogates.frozen import Frozen
 
 _FEWEST = 24  # tokens: fewer leave no room for a question and a window of its context
@@ -227,8 +227,8 @@ class Texts:
         begin = [decoder_start(writer)]
         forced = getattr(writer.generation_config, "forced_bos_token_id", None)
         begin += [forced] if forced is not None else []  # what BART's kind always writes first
-        ids, mask = _padded([[*begin, *answer[:-1]] for answer in answers], 0)
-        targets, _ = _padded([[_NOTHING] * (len(begin) - 1) + answer for answer in answers], _NOTHING)
+        ids, mask = pad([[*begin, *answer[:-1]] for answer in answers], 0)
+        targets, _ = pad([[_NOTHING] * (len(begin) - 1) + answer for answer in answers], _NOTHING)
         if reach == "decoder":
             states, read_mask = self.frozen.encoded(inputs)
             given = {"encoder_outputs": (states,), "attention_mask": read_mask}
@@ -258,8 +258,8 @@ class Texts:
             begin = [token for token, there in zip(ids, mask, strict=True) if there][:room] + between
             whole.append([*begin, *answer])
             wanted.append([_NOTHING] * (len(begin) - 1) + answer + [_NOTHING])
-        ids, mask = _padded(whole, 0)
-        targets, _ = _padded(wanted, _NOTHING)
+        ids, mask = pad(whole, 0)
+        targets, _ = pad(wanted, _NOTHING)
         kept = (targets != _NOTHING).any(0).nonzero()[:, 0]
         logits = writer(
             input_ids=ids.to(writer.device),
@@ -268,12 +268,3 @@ class Texts:
             logits_to_keep=kept.to(writer.device),
         ).logits
         return logits, targets[:, kept].to(logits.device)
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
-    """int64 (n, longest) with `value` behind what is shorter, and a mask of what is there."""
-    sizes = torch.tensor([len(row) for row in rows])
-    filled = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
-    )
-    return filled, (torch.arange(filled.shape[1]) < sizes[:, None]).long()

@@ -121,7 +121,6 @@ class Surrogate:
         `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With
         `padded`, as long as it says for the longest.
         """
-        import torch
         from transformers import BatchEncoding
 
         if offsets:
@@ -132,11 +131,7 @@ class Surrogate:
         length = max(map(len, rows))
         if padded is not None:
             length = min(padded(length), self._most(max_tokens))
-        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, own in enumerate(rows):
-            ids[row, : len(own)] = torch.from_numpy(own)
-            mask[row, : len(own)] = 1
+        ids, mask = pad(rows, self.tokenizer.pad_token_id, length)
         return BatchEncoding({"input_ids": ids, "attention_mask": mask})
 
     def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
@@ -172,6 +167,17 @@ class Surrogate:
 def by_length(inputs: Sequence[Input]) -> list[list[Input]]:
     """Batches of inputs of similar length, so that little is padded."""
     return [[inputs[i] for i in batch] for batch in batches([len(x) for x in inputs], _BATCH_CHARACTERS)]
+
+
+def pad(rows: Sequence[Any], value: int, length: int | None = None) -> tuple[Any, Any]:
+    """int64 (n, `length` or the longest) with `value` behind what is shorter, and a mask of what is there."""
+    import torch
+
+    sizes = torch.tensor([len(row) for row in rows])
+    filled = torch.full((len(rows), length or int(sizes.max())), value)
+    for into, row in zip(filled, rows, strict=True):
+        into[: len(row)] = torch.as_tensor(row)
+    return filled, (torch.arange(filled.shape[1]) < sizes[:, None]).long()
 
 
 def family(model: Any) -> Family:

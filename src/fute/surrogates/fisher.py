@@ -119,9 +119,9 @@ class _Rows:
         # One sum for each (example, id, which of its gradients): several tokens may be the same.
         keys, place = torch.unique((row // each * size + ids) * each + row % each, return_inverse=True)
         sums = g.new_zeros(len(keys), g.shape[2]).index_add_(0, place.flatten(), g.flatten(0, 1))
-        products, keys = forms.products(sums), keys[::each] // each
+        made, keys = forms.products(sums), keys[::each] // each
         for into, weights in zip(total, forms.weights, strict=True):
-            into.index_add_(0, keys % size, (weights[keys // size][..., None] * products).sum(1))
+            into.index_add_(0, keys % size, (weights[keys // size][..., None] * made).sum(1))
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class _Vector:
     @staticmethod
     def add(uses: list[_Vector], forms: _Forms, total: Tensor) -> None:
         """Add to total (models, size)."""
-        products = forms.products(torch.stack([use.g for use in uses]).sum(0))
-        total.flatten(1).addmm_(forms.weights.flatten(1), products.flatten(0, 1).flatten(1))
+        made = forms.products(torch.stack([use.g for use in uses]).sum(0))
+        total.flatten(1).addmm_(forms.weights.flatten(1), made.flatten(0, 1).flatten(1))
 
 
 def _add_mixed(uses: list[_Matrix | _Rows], forms: _Forms, total: Tensor) -> None:
