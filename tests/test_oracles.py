@@ -123,5 +123,5 @@ def test_kept_states_do_not_depend_on_how_many_were_read_at_once(tmp_path, monke
     surrogate = make("t5", tmp_path)
     method = TuPaTE(where="decoder", steps=15, batch_size=8, num_virtual_tokens=4)
     usual = vector(method, Features(surrogate))
-    monkeypatch.setattr(base, "_BATCH_CHARACTERS", 1)
+    monkeypatch.setattr(base, "_BATCH_TOKENS", {"float32": 1})
     assert cosine(vector(method, Features(surrogate)), usual) > 0.999

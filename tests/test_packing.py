@@ -1,10 +1,10 @@
 """One packed sequence for many prompts: the tree, its mask, and who shares what."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fute.core.batching import batches, full_batches
+from fute.core.batching import batches, cheapest_batches, full_batches
 from fute.models.backends.packing import (
     Question,
     TokenTree,
@@ -136,3 +136,35 @@ def test_full_batches_hold_everything_once_and_as_much_as_fits(sizes):
     assert [len(batch) for batch in made[:-1]] == most[:-1]
     assert not made or 1 <= len(made[-1]) <= most[-1]
     assert [sizes[i] for batch in made for i in batch] == sorted(sizes, reverse=True)
+
+
+def all_cuts(ordered):
+    """Every way to cut a list into pieces."""
+    if not ordered:
+        yield []
+    for i in range(1, len(ordered) + 1):
+        yield from ([ordered[:i], *rest] for rest in all_cuts(ordered[i:]))
+
+
+@given(st.lists(st.integers(1, 9), max_size=7), st.integers(1, 30), st.integers(0, 12))
+@settings(deadline=None)
+def test_batches_are_cut_where_padding_and_batches_together_cost_least(sizes, budget, each):
+    def cost(pieces):
+        return sum(each + len(piece) * max(piece) for piece in pieces)
+
+    def fits(piece):
+        return len(piece) == 1 or len(piece) * max(piece) <= budget
+
+    cut = cheapest_batches(sizes, budget, each)
+    assert sorted(i for batch in cut for i in batch) == list(range(len(sizes)))
+    own = [[sizes[i] for i in batch] for batch in cut]
+    assert all(map(fits, own))
+    assert [size for batch in own for size in batch] == sorted(sizes)
+    assert cost(own) == min(cost(pieces) for pieces in all_cuts(sorted(sizes)) if all(map(fits, pieces)))
+
+
+def test_short_texts_do_not_wait_for_long_ones_where_a_batch_costs_little():
+    sizes = [10, 90, 11, 10, 100]
+    assert cheapest_batches(sizes, 500, each=50) == [[0, 3, 2], [1, 4]]
+    assert cheapest_batches(sizes, 500, each=500) == [[0, 3, 2, 1, 4]]
+    assert cheapest_batches(sizes, 150, each=500) == [[0, 3, 2], [1], [4]]

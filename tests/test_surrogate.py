@@ -83,6 +83,28 @@ def test_features_are_kept_on_disk_and_not_computed_twice(tmp_path):
     assert seen == []
 
 
+def test_what_is_stored_is_found_without_a_model(tmp_path, monkeypatch):
+    path = tmp_path / "features.sqlite"
+    first = Features(Surrogate(dtype="float32"), path)(TEXTS)
+    monkeypatch.setattr(Surrogate, "tokenizer", None)
+    monkeypatch.setattr(Surrogate, "model", None)
+    assert np.array_equal(Features(Surrogate(dtype="float32"), path)(TEXTS), first)
+
+
+def test_more_texts_than_tokens_are_kept_of_are_tokenised_once(monkeypatch):
+    surrogate, calls = Surrogate(dtype="float32"), []
+    monkeypatch.setattr("fute.surrogates.base._MOST_KEPT", 2)
+    own = surrogate._tokenized
+    monkeypatch.setattr(surrogate, "_tokenized", lambda *given: calls.append(given) or own(*given))
+    texts = [Input(f"{number} texts") for number in range(5)]
+    for batch in surrogate.by_tokens(texts):
+        surrogate.tokenize(batch)
+    assert len(calls) == 1
+    surrogate.tokenize([Input("another")])
+    assert len(calls) == 2
+    assert len(surrogate._kept) == 1, "the oldest are forgotten"
+
+
 def test_an_architecture_that_it_does_not_know_is_refused(tmp_path):
     config = XLNetConfig(d_model=8, n_layer=1, n_head=2, d_inner=8, vocab_size=20)
     AutoModel.from_config(config).save_pretrained(tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 
 def batches(
     sizes: Sequence[int], budget: int, rows: Sequence[int] | None = None, most: float = math.inf
@@ -43,4 +45,28 @@ def full_batches(sizes: Sequence[int], budget: int, padded: Callable[[int], int]
         most = max(1, budget // max(1, padded(sizes[order[begin]])))
         result.append(order[begin : begin + most])
         begin += most
+    return result
+
+
+def cheapest_batches(sizes: Sequence[int], budget: int, each: int) -> list[list[int]]:
+    """Indices in batches of similar size, with at most `budget` in each once padded (or one item), so cut
+    that `Σ (each + items · largest)` over the batches is the least: few batches against little padding.
+
+    Args:
+        sizes: of each item.
+        each: what a batch costs beside what is in it.
+    """
+    order = np.argsort(sizes, kind="stable")
+    largest = np.asarray(sizes)[order]
+    cost, begin = np.zeros(len(order) + 1), [0] * (len(order) + 1)
+    for end, size in enumerate(largest, 1):  # the batch that ends before this begins where all is cheapest
+        first = max(0, end - max(1, budget // max(1, size)))
+        costs = cost[first:end] + (end - np.arange(first, end)) * size
+        begin[end] = first + int(costs.argmin())
+        cost[end] = each + costs.min()
+    result: list[list[int]] = []
+    end = len(order)
+    while end:
+        result.insert(0, order[begin[end] : end].tolist())
+        end = begin[end]
     return result

