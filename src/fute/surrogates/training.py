@@ -163,7 +163,8 @@ class Training:
         every = epoch if schedule.epochs else _CHECK_EVERY
         best_loss, best_step = np.inf, 0
         best, best_head = start, self.head_start
-        drawn = self._ahead(islice(self._steps(train, rng), steps), adapter.reach)
+        looked_at = held_out[:_MOST_LOOKED_AT]
+        drawn = self._ahead(islice(self._steps(train, rng), steps), looked_at, adapter.reach)
         losses = []
         for step in range(1, steps + 1):
             optimiser.zero_grad()
@@ -174,7 +175,7 @@ class Training:
             losses.append(loss.item())
             progress("tuning", step, steps)
             if step == steps or (schedule.stop_early and step % every == 0):
-                current = self._mean_loss(adapter, head, held_out[:_MOST_LOOKED_AT])
+                current = self._mean_loss(adapter, head, looked_at)
                 if not schedule.stop_early:
                     _check(current, step, schedule)
                 if current < best_loss or not schedule.stop_early:
@@ -237,12 +238,16 @@ class Training:
                 for i in rng.permutation(len(cuts)):
                     yield cuts[i]
 
-    def _ahead(self, drawn: Iterator[NDArray[np.int64]], reach: Reach) -> Iterator[NDArray[np.int64]]:
-        """The same batches; where the encoder is frozen, it has read the texts of many before the first."""
+    def _ahead(
+        self, drawn: Iterator[NDArray[np.int64]], looked_at: NDArray[np.int64], reach: Reach
+    ) -> Iterator[NDArray[np.int64]]:
+        """The same batches; where the encoder is frozen, it has read the texts of many before the first, and
+        those that are looked at.
+        """
         if reach != "decoder" or family(self.model) != "encoder-decoder":
             yield from drawn
         while ahead := list(islice(drawn, _AHEAD)):
-            self.frozen.read_ahead([self.examples.inputs[i] for i in np.concatenate(ahead)])
+            self.frozen.read_ahead([self.examples.inputs[i] for i in np.concatenate([*ahead, looked_at])])
             yield from ahead
 
     def outputs(
