@@ -18,6 +18,7 @@ from fute.core.hashing import digest
 from fute.core.runtime import cpu_flags
 
 log = logging.getLogger("fute")
+_HEADERS = Path(__file__).parent
 _FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 
 
@@ -37,19 +38,20 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
     can't be.
 
     Args:
-        source: C++17 with functions that are `extern "C"`. Where it takes tensors torch has been imported
-            before, so that both use its OpenMP.
+        source: C++17 with functions that are `extern "C"`, which may include the headers beside this file.
+            Where it takes tensors torch has been imported before, so that both use its OpenMP.
         cpu: whose instructions it may use, as -march says them.
     """
     command = [*compiler(), *_FLAGS, f"-march={cpu}"]
-    own = digest([source.read_text("utf-8"), command, sorted(cpu_flags())])
+    texts = [path.read_text("utf-8") for path in [source, *sorted(_HEADERS.glob("*.h"))]]
+    own = digest([texts, command, sorted(cpu_flags())])
     made = cache_dir() / "native" / f"{source.stem}-{own[:32]}.so"
     try:
         if not made.is_file():
             made.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=made.parent) as folder:
                 whole = Path(folder) / made.name
-                command += [str(source), "-o", str(whole)]
+                command += [f"-I{_HEADERS}", str(source), "-o", str(whole)]
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 whole.replace(made)
         return ctypes.CDLL(str(made))
@@ -62,8 +64,8 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
     """A library's function, which returns nothing, with these arguments: an int as a long, a float, a tensor
-    as its address.
+    as its address, and None as none.
     """
-    kinds = {int: ctypes.c_long, float: ctypes.c_float}
+    kinds = {int: ctypes.c_long, float: ctypes.c_float, type(None): ctypes.c_void_p}
     given = [kinds[type(a)](a) if type(a) in kinds else ctypes.c_void_p(a.data_ptr()) for a in arguments]
     getattr(library, name)(*given)

@@ -20,6 +20,7 @@ from fute.core.errors import ConfigError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
 from fute.surrogates.stack import top
+from fute.weights.attention import attention
 
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
@@ -55,8 +56,7 @@ def _prefix_attention(
         value = torch.cat([prefix[1].to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
     if query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu":
         return _in_single(module, query, key, value, attention_mask, **kwargs), None
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output, None
+    return attention(module, query, key, value, attention_mask, **kwargs)
 
 
 def _in_single(

@@ -4,48 +4,17 @@
 // and rows go through a layer's products `CHUNK` at a time, so that what lies between them stays in the second.
 // Matrices are packed in tiles of 32 inputs × 16 outputs (`_packed` in amx.py). All widths are multiples of 32.
 
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
-using bf16 = uint16_t;
+#include "avx512.h"
 
 static constexpr long CHUNK = 256;  // rows
 static constexpr long DEPTH = 576;  // of a product's inputs at a time: 32 outputs of these fit the first cache
-static constexpr float LOG2_E = 1.44269504f;
 static constexpr long SPARE = 32;   // columns after each row of scratch, else rows would share cache sets
-
-static inline __m512i bits(const bf16* p) {
-    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-
-static inline __m512 load(const bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(bits(p), 16)); }
-
-static inline void store(bf16* p, __m512 v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(v));
-}
-
-static inline uint32_t two(const bf16* p) {
-    uint32_t both;
-    std::memcpy(&both, p, 4);
-    return both;
-}
-
-static inline void put(bf16* p, uint32_t both) { std::memcpy(p, &both, 4); }
-
-// 2^y = 2^n · 2^r with |r| ≤ 1/2; 2^r by its series up to r⁴: good to 5e-5, a hundredth of bfloat16's rounding.
-static inline __m512 power_of_two(__m512 y) {
-    __m512 n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_sub_ps(y, n), p = _mm512_set1_ps(9.6181291e-3f);
-    for (float c : {5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.f})
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-    return _mm512_scalef_ps(p, n);
-}
 
 // The tile registers, 16 rows of 64 bytes each, for as long as this lives; then as they were.
 struct Tiles {
@@ -63,20 +32,6 @@ struct Tiles {
             _tile_release();
     }
 };
-
-// Memory of this thread, kept for the next call.
-template <class T>
-static T* scratch(int which, long size) {
-    static thread_local void* kept[4];
-    static thread_local long sizes[4];
-    long bytes = (size * sizeof(T) + 63) / 64 * 64;
-    if (sizes[which] < bytes) {
-        std::free(kept[which]);
-        kept[which] = std::aligned_alloc(64, bytes);
-        sizes[which] = bytes;
-    }
-    return static_cast<T*>(kept[which]);
-}
 
 // a (rows, k) times the first k rows of a packed matrix (depth, n). Each row's results go to `finish(row, column,
 // those of column…column + 15, the next 16)` while the next 32 × 32 are being multiplied. At most CHUNK rows; as many

@@ -33,6 +33,8 @@ def _fits(layer: Any) -> bool:
     import torch
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+    from fute.weights.attention import FUSED
+
     if type(layer) is not LlamaDecoderLayer:
         return False
     config, weights = layer.self_attn.config, list(layer.parameters())
@@ -42,7 +44,7 @@ def _fits(layer: Any) -> bool:
         and all(size % 32 == 0 for w in weights for size in w.shape)
         and layer.self_attn.head_dim % 32 == 0
         and config.hidden_act == "silu"
-        and config._attn_implementation == "sdpa"
+        and config._attn_implementation in FUSED
     )
 
 
@@ -139,15 +141,15 @@ class _Layer:
         return y
 
     def _attended(self, qkv: Any, mask: Any, past: Any) -> Any:
-        """transformers' own attention: under a mask, or with keys and values that were kept."""
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        """Attention under a mask, or with keys and values that were kept."""
+        from fute.weights.attention import attention
 
         sides = qkv.split([self.heads, self.groups, self.groups], dim=2)
         query, key, value = (side.transpose(1, 2) for side in sides)
         if past is not None:
             key, value = past.update(key, value, self.attention.layer_idx)
         its = self.attention
-        return sdpa_attention_forward(its, query, key, value, mask, scaling=its.scaling)[0].contiguous()
+        return attention(its, query, key, value, mask, scaling=its.scaling)[0].contiguous()
 
 
 def _call(name: str, *arguments: Any) -> None:

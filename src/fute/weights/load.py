@@ -265,6 +265,8 @@ def _load(
     import torch
 
     _quiet_transformers()
+    from fute.weights.attention import install
+
     keep_freed_memory()
     try:
         folder = _converted(weights, auto_class)
@@ -292,7 +294,9 @@ def _load(
             fix="leave `quantize` out",
         )
     model.requires_grad_(False)
-    return model.eval() if quantize and device() == "cuda" else model.eval().to(device())
+    model = model.eval() if quantize and device() == "cuda" else model.eval().to(device())
+    install(model)
+    return model
 
 
 def _unloadable(weights: Weights, error: Exception) -> ModelError:

@@ -209,6 +209,8 @@ class CausalLM(LanguageModel):
         """
         import torch
 
+        from fute.weights.attention import FUSED
+
         sizes = [len(tree) - shared for tree in trees]
         longest = -(-max(sizes) // _PAD_TO) * _PAD_TO
         if self.room is not None:  # there is no place for padding behind the last
@@ -227,7 +229,7 @@ class CausalLM(LanguageModel):
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
             positions[row, :size] = torch.tensor(tree.depths[shared:])
             mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
-        if self._model.config._attn_implementation != "sdpa":  # others add the mask to their scores
+        if self._model.config._attn_implementation not in FUSED:  # others add the mask to their scores
             mask = torch.where(mask, 0.0, torch.finfo(self._model.dtype).min).to(self._model.dtype)
         given = {"attention_mask": mask.to(device), "position_ids": positions.to(device)}
         if shared and past is None:
