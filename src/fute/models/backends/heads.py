@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fute.core.batching import batches
+from fute.core.batching import cheapest_batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType
 from fute.core.types import Floats, Input, Span
@@ -225,7 +225,7 @@ class HeadedModel:
         results: list[NDArray[Any]] = [np.empty(0)] * len(rows["input_ids"])
         device = self._model.device
         sizes = [len(ids) for ids in rows["input_ids"]]
-        for batch in batches(sizes, _BATCH_TOKENS if self._pads else 0):
+        for batch in cheapest_batches(sizes, _BATCH_TOKENS if self._pads else 0):
             padded = self.tokenizer.pad(
                 {key: [values[i] for i in batch] for key, values in rows.items()},
                 padding=self._pads,

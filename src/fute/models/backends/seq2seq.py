@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fute.core.batching import batches
+from fute.core.batching import cheapest_batches
 from fute.core.errors import ModelError
 from fute.core.types import Floats
 from fute.models.backends.base import LanguageModel, begun
@@ -68,7 +68,7 @@ class Seq2SeqLM(LanguageModel):
         for question in questions:
             words[question.prompt] += [w for w in question.words if w not in words[question.prompt]]
         scores: dict[tuple[TokenIds, TokenIds], float] = {}
-        for batch in batches([len(prompt) for prompt in prompts], _BATCH_TOKENS):
+        for batch in cheapest_batches([len(prompt) for prompt in prompts], _BATCH_TOKENS):
             pairs = [(row, word) for row, i in enumerate(batch) for word in words[prompts[i]]]
             values = self._score_words([prompts[i] for i in batch], pairs)
             scores.update(

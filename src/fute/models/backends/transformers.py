@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fute.core.batching import batches
+from fute.core.batching import cheapest_batches
 from fute.core.errors import ModelError
 from fute.core.types import Floats
 from fute.models.backends.base import LanguageModel, Written, begun
@@ -28,7 +28,7 @@ from fute.models.backends.packing import (
 from fute.weights.load import compile_layers, load_causal_lm
 
 _BATCH_TOKENS = 4096
-_PAD_TO = 16  # tokens: attention over other lengths is up to 1.5 times slower on CPUs
+_PAD_TO = 16  # tokens: PyTorch's attention over other lengths is up to 1.5 times slower on CPUs
 _BEGINNINGS = 16  # whose keys and values are kept
 _HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
 
@@ -149,7 +149,7 @@ class CausalLM(LanguageModel):
         return [
             (shared, [members[i] for i in batch])
             for shared, members in shares
-            for batch in batches([len(trees[i]) - shared for i in members], _BATCH_TOKENS)
+            for batch in cheapest_batches([len(trees[i]) - shared for i in members], _BATCH_TOKENS)
         ]
 
     def _score_trees(self, trees: Sequence[TokenTree], shared: int) -> list[list[Floats]]:
@@ -209,10 +209,13 @@ class CausalLM(LanguageModel):
         """
         import torch
 
-        from fute.weights.attention import FUSED
+        from fute.weights.attention import FUSED, IMPLEMENTATION
 
+        attention = self._model.config._attn_implementation
         sizes = [len(tree) - shared for tree in trees]
-        longest = -(-max(sizes) // _PAD_TO) * _PAD_TO
+        longest = max(sizes)
+        if attention != IMPLEMENTATION:
+            longest = -(-longest // _PAD_TO) * _PAD_TO
         if self.room is not None:  # there is no place for padding behind the last
             longest = max(max(sizes), min(longest, self.room - shared))
         device = self._model.device
@@ -229,7 +232,7 @@ class CausalLM(LanguageModel):
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
             positions[row, :size] = torch.tensor(tree.depths[shared:])
             mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
-        if self._model.config._attn_implementation not in FUSED:  # others add the mask to their scores
+        if attention not in FUSED:  # others add the mask to their scores
             mask = torch.where(mask, 0.0, torch.finfo(self._model.dtype).min).to(self._model.dtype)
         given = {"attention_mask": mask.to(device), "position_ids": positions.to(device)}
         if shared and past is None:
