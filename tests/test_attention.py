@@ -10,7 +10,7 @@ from fute.weights.attention import attend
 
 from .surrogates import CONFIGS, CONFIGS_OF_WRITERS, make
 
-needs_avx512 = pytest.mark.skipif(attention._library() is None, reason="needs AVX512-BF16 and a C++ compiler")
+needs_avx512 = pytest.mark.skipif(attention._library() is None, reason="needs AVX512-BF16, no AMX, and g++")
 
 
 def drawn(batch, heads, groups, queries, keys, size, seed=0):
@@ -195,6 +195,15 @@ def test_only_halves_are_attended_so(tmp_path, dtype):
     model = Surrogate(make("bert", tmp_path).id, dtype=dtype).model
     ours = dtype == "bfloat16" and attention._library() is not None
     assert model.config._attn_implementation == (attention.IMPLEMENTATION if ours else "sdpa")
+
+
+@pytest.mark.parametrize("flags", [{"avx512f"}, {"avx512_bf16", "amx_bf16"}])
+def test_other_cpus_keep_pytorchs(flags, monkeypatch):
+    monkeypatch.setattr(attention, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(attention, "compiled", None)
+    attention._library.cache_clear()
+    assert attention._library() is None
+    attention._library.cache_clear()
 
 
 def test_without_a_compiler_everything_stays_with_pytorch(tmp_path, monkeypatch):

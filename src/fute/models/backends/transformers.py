@@ -28,7 +28,7 @@ from fute.models.backends.packing import (
 from fute.weights.load import compile_layers, load_causal_lm
 
 _BATCH_TOKENS = 4096
-_PAD_TO = 16  # tokens: PyTorch's attention over other lengths is up to 1.5 times slower on CPUs
+_PAD_TO = 16  # tokens: PyTorch's attention to other numbers is up to 1.5 times slower on CPUs
 _BEGINNINGS = 16  # whose keys and values are kept
 _HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
 
