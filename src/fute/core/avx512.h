@@ -52,3 +52,19 @@ static T* scratch(int which, long size) {
     }
     return static_cast<T*>(kept[which]);
 }
+
+static constexpr long DOWN = 6;  // rows of a product at a time: with 4 × 16 columns 24 of 32 registers hold sums
+
+// Row r, column c of `to`: the sum over `steps` pairs of a[r] times b[·, c], for across × 16 columns.
+template <int down, int across>
+static void product(const bf16* a, long lda, const uint32_t* b, long ldb, long steps, float* to, long ldto) {
+    __m512 sums[down][across] = {};
+    for (long i = 0; i < steps; i++, b += ldb)
+        for (int r = 0; r < down; r++) {
+            __m512i pair = _mm512_set1_epi32(two(a + r * lda + 2 * i));
+            for (int c = 0; c < across; c++)
+                sums[r][c] = _mm512_dpbf16_ps(sums[r][c], (__m512bh)pair, (__m512bh)_mm512_loadu_si512(b + 16 * c));
+        }
+    for (int r = 0; r < down; r++)
+        for (int c = 0; c < across; c++) _mm512_storeu_ps(to + r * ldto + 16 * c, sums[r][c]);
+}

@@ -1,26 +1,9 @@
 // Attention in bfloat16 on a CPU with AVX512-BF16, for attention.py: the scores of a few queries at a time are made,
 // in float32, and used up in the first cache.
 
-#ifdef __AVX512BF16__
 #include <algorithm>
 
 #include "avx512.h"
-
-static constexpr long DOWN = 6;  // queries at a time: with 4 × 16 columns 24 of 32 registers hold sums
-
-// Row r, column c of `to`: the sum over `steps` pairs of a[r] times b[·, c], for across × 16 columns.
-template <int down, int across>
-static void product(const bf16* a, long lda, const uint32_t* b, long ldb, long steps, float* to, long ldto) {
-    __m512 sums[down][across] = {};
-    for (long i = 0; i < steps; i++, b += ldb)
-        for (int r = 0; r < down; r++) {
-            __m512i pair = _mm512_set1_epi32(two(a + r * lda + 2 * i));
-            for (int c = 0; c < across; c++)
-                sums[r][c] = _mm512_dpbf16_ps(sums[r][c], (__m512bh)pair, (__m512bh)_mm512_loadu_si512(b + 16 * c));
-        }
-    for (int r = 0; r < down; r++)
-        for (int c = 0; c < across; c++) _mm512_storeu_ps(to + r * ldto + 16 * c, sums[r][c]);
-}
 
 // The same for any multiple of 16 columns.
 template <int down>
@@ -125,4 +108,3 @@ extern "C" void attend(const bf16* q, long q_text, long q_head, long q_row, cons
         }
     }
 }
-#endif

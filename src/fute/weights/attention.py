@@ -121,9 +121,10 @@ def _takes(
 
 @functools.cache
 def _library() -> CDLL | None:
-    """attention.cpp; None where it can't be compiled, and for CPUs without AVX512-BF16, or with AMX, which
-    PyTorch uses.
-    """
-    if "avx512_bf16" not in cpu_flags() or "amx_bf16" in cpu_flags():
-        return None
-    return compiled(Path(__file__).with_suffix(".cpp"))
+    """attention.cpp; None where it can't be compiled or isn't faster."""
+    return compiled(Path(__file__).with_suffix(".cpp")) if is_faster() else None
+
+
+def is_faster() -> bool:
+    """Whether C++ with AVX512-BF16 is faster than PyTorch: where there is that, and no AMX, which it uses."""
+    return "avx512_bf16" in cpu_flags() and "amx_bf16" not in cpu_flags()

@@ -30,7 +30,6 @@ from fute.weights.load import compile_layers, load_causal_lm
 _BATCH_TOKENS = 4096
 _PAD_TO = 16  # tokens: PyTorch's attention to other numbers is up to 1.5 times slower on CPUs
 _BEGINNINGS = 16  # whose keys and values are kept
-_HEAD_ROWS = 512  # states that go through the output head at once: bounds the (rows, vocabulary) matrix
 
 
 @functools.cache
@@ -73,29 +72,26 @@ class CausalLM(LanguageModel):
 
     @functools.cached_property
     def _head(self) -> Any:
-        """The output head in float32: bfloat16 logits are only good to 0.1 nats.
+        """The output head.
 
         Raises:
             ModelError: the architecture does more after its last state than a matrix product.
         """
         import torch
 
-        head = self._model.get_output_embeddings()
-        weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
+        from fute.weights.head import Head
 
-        def apply(states: Any) -> Any:
-            return torch.nn.functional.linear(states.float(), weight, bias)
-
+        head = Head(self._model.get_output_embeddings())
         with torch.inference_mode(), self._uncompiled():
-            ids = torch.arange(4, device=weight.device)[None]
+            ids = torch.arange(4, device=self._model.device)[None]
             own = self._model(ids, use_cache=False).logits.float()
-            ours = apply(self._decoder(ids, use_cache=False).last_hidden_state)
+            ours = head.logits(self._decoder(ids, use_cache=False).last_hidden_state)
         if not torch.allclose(own, ours, atol=0.02 * float(own.abs().max()) + 1e-3):
             raise ModelError(
                 f"{self.weights.id}: this architecture ({self._model.config.model_type}) changes its logits "
                 "after the output head, which fute doesn't support yet"
             )
-        return apply
+        return head
 
     def score(self, items: Sequence[Sequence[Question]]) -> list[list[Floats]]:
         """As `LanguageModel.score`. Questions of one item that begin alike are read together, unless the
@@ -166,15 +162,11 @@ class CausalLM(LanguageModel):
         place = {node: i for i, node in enumerate(nodes)}
         target = torch.tensor([place[row, node] for row, node, _ in wanted])
         tokens = torch.tensor([token for _, _, token in wanted])
-        values = torch.empty(len(wanted))
         with torch.inference_mode():
             states = self._states(trees, shared)
             rows, columns = torch.tensor(nodes).T
             chosen = states[rows.to(states.device), columns.to(states.device)]
-            for start in range(0, len(nodes), _HEAD_ROWS):
-                logits = self._head(chosen[start : start + _HEAD_ROWS]).log_softmax(-1).cpu()
-                here = (target >= start) & (target < start + _HEAD_ROWS)
-                values[here] = logits[target[here] - start, tokens[here]]
+            values = self._head.log_probabilities(chosen, target, tokens)
         edge_scores = iter(values.tolist())
         return [
             [
