@@ -144,3 +144,14 @@ def test_an_empty_prompt_is_refused_where_no_token_begins_texts(small):
     lm.tokenizer.bos_token = lm.tokenizer.eos_token = None
     with pytest.raises(ModelError, match="can't answer an empty prompt"):
         lm.score([[Question((), ((5,),))]])
+
+
+def test_the_head_gets_the_last_states_in_one_piece(smol, prompts):
+    seen = []
+    hook = smol._model.get_output_embeddings().register_forward_hook(
+        lambda _, given, __: seen.append((given[0].shape[:2], given[0].is_contiguous()))
+    )
+    smol.generate([[prompt] for prompt in prompts], 2)
+    hook.remove()
+    assert ((len(prompts), 1), True) in seen
+    assert all(whole for _, whole in seen)

@@ -69,7 +69,14 @@ def load_causal_lm(weights: Weights, dtype: DType, quantize: Quantize | None = N
     require_local(weights)
     from transformers import AutoModelForCausalLM
 
-    return _greedy(_load(weights, dtype, AutoModelForCausalLM, quantize))
+    model = _greedy(_load(weights, dtype, AutoModelForCausalLM, quantize))
+    model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
+    return model
+
+
+def _in_one_piece(head: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Else, of the last states of n texts, PyTorch multiplies n copies of the head, each with one."""
+    return (states[0].contiguous(), *states[1:])
 
 
 def compile_layers(model: Any) -> None:
