@@ -1,5 +1,8 @@
 """Attention by attention.cpp against float64, and where it leaves it to PyTorch."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -97,6 +100,26 @@ def test_any_number_of_threads_and_any_layout_give_the_same():
     made.append(attend(*(side.contiguous() for side in sides)))
     made.append(attend(*(side.mT.contiguous().mT for side in sides)))
     assert all(torch.equal(one, made[0]) for one in made)
+
+
+def resident():
+    """MiB of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+@needs_avx512
+def test_threads_that_end_leave_no_memory_behind():
+    sides = drawn(1, 1, 1, 1024, 1024, 64)  # 0.3 MiB in pairs
+
+    def run(times):
+        for _ in range(times):
+            with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                pool.submit(attend, *sides).result()
+
+    run(20)
+    before = resident()
+    run(200)
+    assert resident() - before < 20
 
 
 class Layer(torch.nn.Module):

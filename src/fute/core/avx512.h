@@ -39,18 +39,24 @@ static inline __m512 power_of_two(__m512 y) {
     return _mm512_scalef_ps(p, n);
 }
 
-// Memory of this thread, kept for the next call.
+struct Memory {
+    void* begin = nullptr;
+    long bytes = 0;
+    ~Memory() { std::free(begin); }
+};
+
+// Memory of this thread, kept for the next call, for as long as the thread lives.
 template <class T>
 static T* scratch(int which, long size) {
-    static thread_local void* kept[4];
-    static thread_local long sizes[4];
+    static thread_local Memory kept[4];
+    Memory& own = kept[which];
     long bytes = (size * sizeof(T) + 63) / 64 * 64;
-    if (sizes[which] < bytes) {
-        std::free(kept[which]);
-        kept[which] = std::aligned_alloc(64, bytes);
-        sizes[which] = bytes;
+    if (own.bytes < bytes) {
+        std::free(own.begin);
+        own.begin = std::aligned_alloc(64, bytes);
+        own.bytes = bytes;
     }
-    return static_cast<T*>(kept[which]);
+    return static_cast<T*>(own.begin);
 }
 
 static constexpr long DOWN = 6;  // rows of a product at a time: with 4 × 16 columns 24 of 32 registers hold sums
