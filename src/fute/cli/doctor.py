@@ -84,11 +84,11 @@ def _bfloat16() -> Finding:
 def _compiler() -> Finding:
     name = compiler()[0]
     if has_compiler():
-        return Finding("C++ compiler", True, f"{name}: used for `compile: true` and `task-emb`")
+        return Finding("C++ compiler", True, f"{name}: used for `compile: true`, `task-emb`, bfloat16")
     return Finding(
         "C++ compiler",
         False,
-        f"{name} isn't installed: `compile: true` can't be used, and `task-emb` takes longer",
+        f"{name} isn't installed: no `compile: true`, and `task-emb` and AMD's bfloat16 are slower",
         "apt install g++, or set CXX",
     )
 
