@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fute import Input
+from fute.core import native
 from fute.surrogates.base import Surrogate, states
 from fute.weights import attention
 from fute.weights.attention import attend
@@ -222,8 +223,8 @@ def test_only_halves_are_attended_so(tmp_path, dtype):
 
 @pytest.mark.parametrize("flags", [{"avx512f"}, {"avx512_bf16", "amx_bf16"}])
 def test_other_cpus_keep_pytorchs(flags, monkeypatch):
-    monkeypatch.setattr(attention, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(attention, "compiled", None)
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(native, "compiled", None)
     attention._library.cache_clear()
     assert attention._library() is None
     attention._library.cache_clear()

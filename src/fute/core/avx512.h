@@ -59,6 +59,13 @@ static T* scratch(int which, long size) {
     return static_cast<T*>(own.begin);
 }
 
+// The first `size` numbers of rows that are `next` apart, in pairs as `product` reads them: to[j][i] are those at 2j and
+// 2j + 1 of row i, of `padded` rows, of which those from `rows` on are 0.
+static inline void pack(const bf16* from, long next, long rows, long padded, long size, uint32_t* to) {
+    for (long i = 0; i < padded; i++)
+        for (long j = 0; j < size / 2; j++) to[j * padded + i] = i < rows ? two(from + i * next + 2 * j) : 0;
+}
+
 static constexpr long DOWN = 6;  // rows of a product at a time: with 4 × 16 columns 24 of 32 registers hold sums
 
 // Row r, column c of `to`: the sum over `steps` pairs of a[r] times b[·, c], for across × 16 columns.

@@ -62,6 +62,14 @@ def compiled(source: Path, cpu: str = "native") -> ctypes.CDLL | None:
     return None
 
 
+def compiled_for_halves(source: Path) -> ctypes.CDLL | None:
+    """A source for CPUs with AVX512-BF16, where its products of bfloat16 are faster than PyTorch's: not where
+    there is AMX, which PyTorch uses. None elsewhere, and where it can't be compiled.
+    """
+    flags = cpu_flags()
+    return compiled(source) if "avx512_bf16" in flags and "amx_bf16" not in flags else None
+
+
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
     """A library's function, which returns nothing, with these arguments: an int as a long, a float, a tensor
     as its address, and None as none.

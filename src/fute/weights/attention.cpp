@@ -5,7 +5,7 @@
 
 #include "avx512.h"
 
-// The same for any multiple of 16 columns.
+// `product` for any multiple of 16 columns.
 template <int down>
 static void multiply(const bf16* a, long lda, const uint32_t* b, long ldb, long columns, long steps, float* to) {
     long c = 0;
@@ -88,9 +88,7 @@ extern "C" void attend(const bf16* q, long q_text, long q_head, long q_row, cons
         for (long group = 0; group < texts * groups; group++) {
             const long text = group / groups, at = group % groups;
             const bf16 *from = k + text * k_text + at * k_head, *with = v + text * v_text + at * v_head;
-            for (long i = 0; i < padded; i++)
-                for (long j = 0; j < size / 2; j++)
-                    key[j * padded + i] = i < keys ? two(from + i * k_row + 2 * j) : 0;
+            pack(from, k_row, keys, padded, size, key);
             for (long i = 0; i < padded; i += 2)
                 for (long j = 0; j < size; j += 16) {
                     __m512i even = i < keys ? bits(with + i * v_row + j) : _mm512_setzero_si512();

@@ -13,8 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fute.core.native import call, compiled
-from fute.core.runtime import cpu_flags
+from fute.core.native import call, compiled_for_halves
 
 IMPLEMENTATION = "fute"
 FUSED = ("sdpa", IMPLEMENTATION)  # both take masks of bools
@@ -122,9 +121,4 @@ def _takes(
 @functools.cache
 def _library() -> CDLL | None:
     """attention.cpp; None where it can't be compiled or isn't faster."""
-    return compiled(Path(__file__).with_suffix(".cpp")) if is_faster() else None
-
-
-def is_faster() -> bool:
-    """Whether C++ with AVX512-BF16 is faster than PyTorch: where there is that, and no AMX, which it uses."""
-    return "avx512_bf16" in cpu_flags() and "amx_bf16" not in cpu_flags()
+    return compiled_for_halves(Path(__file__).with_suffix(".cpp"))

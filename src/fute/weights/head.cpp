@@ -9,7 +9,7 @@
 
 static constexpr long SOME = 48, WIDE = 64, CHUNK = 256;  // words at a time, states beside each other, and of a thread
 
-// Add 2^(steep · logit) of up to SOME words to the sums of across × 16 states: `sum` is in units of 2^most.
+// Add e^logit of up to SOME words to the sums of across × 16 states: `sum` is in units of 2^most.
 template <int across>
 static void add(const bf16* weight, long words, const uint32_t* states, long size, float* most, float* sum) {
     alignas(64) float logits[SOME * across * 16];
@@ -47,10 +47,7 @@ extern "C" void log_sum_exp(const bf16* states, long n, const bf16* weight, long
         std::fill_n(sum, own, 0.f);
         auto across = [=](long block) { return std::min(WIDE, (here - block + 15) / 16 * 16); };
         for (long block = 0; block < here; block += WIDE)
-            for (long i = 0; i < across(block); i++)
-                for (long j = 0; j < size / 2; j++)
-                    packed[block * size / 2 + j * across(block) + i] =
-                        block + i < here ? two(states + (first + block + i) * size + 2 * j) : 0;
+            pack(states + (first + block) * size, size, here - block, across(block), size, packed + block * size / 2);
         for (long word = 0; word < vocabulary; word += SOME)
             for (long block = 0; block < here; block += WIDE) {
                 static constexpr auto adds = std::array{add<1>, add<2>, add<3>, add<4>};

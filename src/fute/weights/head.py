@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fute.core.native import call, compiled
-from fute.weights.attention import is_faster
+from fute.core.native import call, compiled_for_halves
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _ROWS = 512  # states at a time: bounds the (rows, vocabulary) matrix
@@ -59,7 +58,7 @@ def log_sum_exp(states: Tensor, weight: Tensor) -> Tensor:
     Args:
         states, weight: bfloat16 (n, d) and (vocabulary, d), d even.
     """
-    library = compiled(_SOURCE)
+    library = compiled_for_halves(_SOURCE)
     assert library is not None
     (vocabulary, size), states = weight.shape, states.contiguous()
     out = torch.empty(len(states))
@@ -74,6 +73,5 @@ def _takes(weight: Tensor) -> bool:
         and weight.dtype == torch.bfloat16
         and weight.device.type == "cpu"
         and weight.shape[1] % 2 == 0
-        and is_faster()
-        and compiled(_SOURCE) is not None
+        and compiled_for_halves(_SOURCE) is not None
     )
