@@ -16,8 +16,9 @@ from torch import Tensor
 from fute.core.errors import ConfigError, DataError, ModelError
 from fute.core.types import Examples, Input, Span
 from fute.surrogates.adapters import Reach
-from fute.surrogates.base import SHARPNESS, at_least_single, decoder_start, family, pad, represent_tokens
+from fute.surrogates.base import SHARPNESS, at_least_single, decoder_start, family, represent_tokens
 from fute.surrogates.frozen import Frozen
+from fute.weights.padding import pad
 
 _FEWEST = 24  # tokens: fewer leave no room for a question and a window of its context
 _NOTHING = -100  # cross-entropy leaves out what has this as its target

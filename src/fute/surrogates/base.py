@@ -122,6 +122,8 @@ class Surrogate:
         """
         from transformers import BatchEncoding
 
+        from fute.weights.padding import pad
+
         if offsets:
             return self._tokenized(
                 inputs, max_tokens, padding=True, return_tensors="pt", return_offsets_mapping=True
@@ -154,7 +156,7 @@ class Surrogate:
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""
-        sizes = self.sizes(inputs, max_tokens)
+        sizes = self.sizes(inputs, max_tokens) if inputs else []  # the tokenizer takes a while
         cut = cheapest_batches(sizes, _BATCH_TOKENS[self.dtype])
         return [[inputs[i] for i in batch] for batch in cut]
 
@@ -162,17 +164,6 @@ class Surrogate:
         # Texts and pairs may be mixed in a list of strings and tuples, unlike in two lists.
         read = [x.text if x.text_pair is None else (x.text, x.text_pair) for x in inputs]
         return self.tokenizer(read, truncation=True, max_length=self._most(max_tokens), **how)
-
-
-def pad(rows: Sequence[Any], value: int, length: int | None = None) -> tuple[Any, Any]:
-    """int64 (n, `length` or the longest) with `value` behind what is shorter, and a mask of what is there."""
-    import torch
-
-    sizes = torch.tensor([len(row) for row in rows])
-    filled = torch.full((len(rows), length or int(sizes.max())), value)
-    for into, row in zip(filled, rows, strict=True):
-        into[: len(row)] = torch.as_tensor(row)
-    return filled, (torch.arange(filled.shape[1]) < sizes[:, None]).long()
 
 
 def family(model: Any) -> Family:

@@ -94,7 +94,7 @@ class Features:
             found = {item: stored[place] for item, place in places.items() if place in stored}
             self._memory |= {item: np.frombuffer(value, dtype="<f4") for item, value in found.items()}
             missing = [item for item in missing if item not in found]
-        batches = self.surrogate.by_tokens(missing) if missing else []  # its tokenizer takes a while
+        batches = self.surrogate.by_tokens(missing)
         done = 0
         for first in range(0, len(batches), _AT_ONCE):
             some = batches[first : first + _AT_ONCE]
@@ -132,4 +132,4 @@ class Features:
             return np.asarray(unit.cpu().numpy(), dtype=np.float32)
 
         tokens = [self.surrogate.tokenize(batch).to(model.device) for batch in batches]
-        return side_by_side(read, tokens, None if model.device.type == "cpu" else 1)
+        return side_by_side(read, tokens, device=model.device.type)

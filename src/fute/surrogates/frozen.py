@@ -95,8 +95,7 @@ class Frozen:
         missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]
         batches = self.surrogate.by_tokens(missing, self.max_tokens)
         tokens = [self.surrogate.tokenize(some, self.max_tokens).to(self.model.device) for some in batches]
-        # Side by side on a GPU they would wait for each other, and fill its memory.
-        made = side_by_side(read, tokens, most if self.model.device.type == "cpu" else 1)
+        made = side_by_side(read, tokens, most, self.model.device.type)
         rows = itertools.chain.from_iterable(made)
         fresh = {(what, item): row for item, row in zip(itertools.chain(*batches), rows, strict=True)}
         found = [fresh[what, item] if (what, item) in fresh else self._kept[what, item] for item in inputs]

@@ -89,7 +89,9 @@ class Seq2SeqLM(LanguageModel):
         """log p(word | prompt) of (row of the prompt, word) pairs."""
         import torch
 
-        ids, mask = (x.to(self._model.device) for x in _padded(prompts, 0))
+        from fute.weights.padding import pad
+
+        ids, mask = (x.to(self._model.device) for x in pad(prompts, 0))
         size = max(1, _DECODER_TOKENS // (len(self._beginning) + max(len(word) for _, word in pairs)))
         with torch.inference_mode():
             states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -103,9 +105,11 @@ class Seq2SeqLM(LanguageModel):
         """As `_score_words`, from the encoder's states (prompts, longest, width) and their mask."""
         import torch
 
+        from fute.weights.padding import pad
+
         device = self._model.device
-        targets, present = _padded([word for _, word in pairs], 0)
-        inputs, _ = _padded([(*self._beginning, *word[:-1]) for _, word in pairs], 0)
+        targets, present = pad([word for _, word in pairs], 0)
+        inputs, _ = pad([(*self._beginning, *word[:-1]) for _, word in pairs], 0)
         rows = torch.tensor([row for row, _ in pairs], device=device)
         logits = self._model(
             encoder_outputs=(states[rows],),
@@ -121,15 +125,3 @@ class Seq2SeqLM(LanguageModel):
 
     def _written_from(self, longest: int) -> int:
         return 1  # after the decoder's start
-
-
-def _padded(rows: Sequence[TokenIds], pad: int) -> tuple[Any, Any]:
-    """Rows of ids to the right of which is padding, and a mask of what is no padding; both int64."""
-    import torch
-
-    ids = torch.full((len(rows), max(map(len, rows))), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask

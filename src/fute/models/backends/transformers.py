@@ -205,9 +205,8 @@ class CausalLM(LanguageModel):
 
         attention = self._model.config._attn_implementation
         sizes = [len(tree) - shared for tree in trees]
-        longest = max(sizes)
-        if attention != IMPLEMENTATION:
-            longest = -(-longest // _PAD_TO) * _PAD_TO
+        pad_to = 1 if attention == IMPLEMENTATION else _PAD_TO
+        longest = -(-max(sizes) // pad_to) * pad_to
         if self.room is not None:  # there is no place for padding behind the last
             longest = max(max(sizes), min(longest, self.room - shared))
         device = self._model.device
