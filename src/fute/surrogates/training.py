@@ -108,6 +108,7 @@ class Training:
         self.examples = examples
         self.schedule, self.seed = schedule, seed
         self.is_score = examples.output == "score"
+        self._settled = False  # whether nothing trains any more
         self.answers = _answers(frozen, examples, seed)
         if self.answers is not None:
             self.examples = replace(examples, inputs=self.answers.inputs)
@@ -136,7 +137,13 @@ class Training:
         return own_parameters(self.model, self.writing_head)
 
     def at_surrogates_precision(self) -> Any:
-        """The model, which nothing trains any more, from now on as precise as the surrogate's own."""
+        """The model, which nothing trains any more, from now on as precise as the surrogate's own. Where it
+        learns texts or spans only the products of its linear layers are: what is rounded between layers and
+        in the weights of norms turns the Fisher of so many places more than that of a few classes.
+        """
+        self._settled = True
+        if self.answers is not None:
+            return self.model
         return self.model.to(getattr(torch, self.surrogate.dtype))
 
     def fit(self, adapter: Adapter, counts: NDArray[np.int64], progress: Progress) -> Fitted:
@@ -283,7 +290,8 @@ class Training:
             return represent(self.model, self._tokenize(inputs))
 
     def _precision(self, exact: bool) -> torch.autocast:
-        fast = self.surrogate.dtype == "bfloat16" and self.model.dtype == torch.float32 and not exact
+        fast = self.surrogate.dtype == "bfloat16" and self.model.dtype == torch.float32
+        fast = fast and (self._settled or not exact)
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=fast)
 
     def _tokenize(self, inputs: Sequence[Input]) -> Any:
