@@ -26,10 +26,10 @@ CONFIGS = {
         d_model=32, num_layers=2, attention_heads=4, vocab_size=60, ffn_dim=48, pad_token_id=0
     ),
 }
-# These look back a window of 40 tokens, or those of a chunk of 40, in all or some of their layers.
+# These look back a window of 40 tokens in all or some of their layers.
 MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 LLAMA4 = {**GATED, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2, "pad_token_id": 0}
-WINDOWED = {
+SLIDING = {
     "mistral": transformers.MistralConfig(**GATED, sliding_window=40),
     "qwen2-window": transformers.Qwen2Config(
         **GATED, **MIXED, use_sliding_window=True, sliding_window=40, max_window_layers=0
@@ -38,6 +38,9 @@ WINDOWED = {
     "gpt_oss": transformers.GptOssConfig(
         **GATED, **MIXED, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=40
     ),
+}
+# Some layers of these see a chunk of 40.
+CHUNKED = {
     "llama4": transformers.Llama4TextConfig(**LLAMA4, attention_chunk_size=40, no_rope_layers=[1, 0]),
 }
 # These count along the row how far a local layer sees, or by how much a query is scaled.
@@ -52,7 +55,7 @@ ROWS = {
     ),
     "llama4-scaled": transformers.Llama4TextConfig(**LLAMA4, no_rope_layers=[0, 0], floor_scale=41),
 }
-PACKING = CONFIGS | WINDOWED | ROWS
+PACKING = CONFIGS | SLIDING | CHUNKED | ROWS
 # ALiBi counts distances along the row; the others hand a state from token to token.
 MAMBA = {**SIZE, "state_size": 8}
 ALONE = {
@@ -104,7 +107,7 @@ def test_packed_scores_equal_plain_ones(small, config):
 def test_scores_after_a_beginning_that_was_read_once_equal_plain_ones(small, config, monkeypatch):
     lm = small(config)
     lengths = read_lengths(lm, monkeypatch)
-    examples = tuple(np.random.default_rng(0).integers(10, 60, 30).tolist())
+    examples = tuple(np.random.default_rng(0).integers(10, 60, 60).tolist())
     texts = [(5, 6), (7,), (8, 9, 4, 3)] * 4  # of several lengths, so that padding stands beside them
     items = [
         [Question((*examples, *text, i, 1), ((5,), (6, 7, 8))), Question((*examples, *text, i, 2), ((5, 9),))]
@@ -117,7 +120,7 @@ def test_scores_after_a_beginning_that_was_read_once_equal_plain_ones(small, con
                 assert values == pytest.approx(np.array(expected), abs=1e-4)
     assert lengths.count(len(examples)) == (1 if lm._keeps else 0)
     assert lm._packs == (config in PACKING.values())
-    assert lm._keeps == (config in CONFIGS.values())
+    assert lm._keeps == (config in (CONFIGS | SLIDING).values())
 
 
 def greedy(lm: CausalLM, prompt, n: int) -> list[int]:
@@ -145,7 +148,7 @@ def test_what_is_written_after_beginnings_that_were_read_once_is_what_is_written
     lm.__dict__["tokenizer"] = Tokens()
     lm._model.generation_config.eos_token_id = None
     rng = np.random.default_rng(0)
-    examples = tuple(rng.integers(10, 60, 30).tolist())
+    examples = tuple(rng.integers(10, 60, 60).tolist())
     texts = [tuple(rng.integers(2, 60, 1 + i % 13).tolist()) for i in range(20)]
     items = [[(*examples, *text, 1), (*examples, *text, 2, 3), (*examples, *text)] for text in texts]
     items += [[(5,), (5, 6)], [texts[12]], [items[0][0]]]  # nothing to share; a prompt that was there
@@ -185,8 +188,21 @@ def read_together(lm: CausalLM, monkeypatch, items) -> bool:
     return len(lengths) == 1
 
 
-@pytest.mark.parametrize("config", WINDOWED.values(), ids=WINDOWED)
-def test_prompts_are_packed_where_each_fits_into_the_window(small, config, monkeypatch):
+@pytest.mark.parametrize("config", SLIDING.values(), ids=SLIDING)
+def test_prompts_are_packed_whose_beginnings_lie_behind_the_window(small, config, monkeypatch):
+    lm = small(config)
+    rng = np.random.default_rng(0)
+    for lengths in ((36, 39, 41), (120, 130)):
+        texts = [tuple(rng.integers(10, 60, n).tolist()) for n in lengths]
+        items = [[Question((*text, i, 9), ((5, 6, 7), (6,))) for i in range(3)] for text in texts]
+        assert read_together(lm, monkeypatch, items)
+    usual = np.concatenate(lm.score(items)[0])
+    monkeypatch.setattr(lm, "_masks", lambda mask, _: {"full_attention": mask})
+    assert not np.allclose(np.concatenate(lm.score(items)[0]), usual, atol=1e-4), "else windows don't matter"
+
+
+@pytest.mark.parametrize("config", CHUNKED.values(), ids=CHUNKED)
+def test_prompts_are_packed_where_each_fits_into_the_chunk(small, config, monkeypatch):
     lm = small(config)
     text = tuple(np.random.default_rng(0).integers(10, 60, 36).tolist())
     fits = [Question((*text, i, 9), ((5, 6, 7), (6,))) for i in range(4)]  # the last token isn't read

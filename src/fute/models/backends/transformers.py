@@ -29,6 +29,7 @@ from fute.weights.load import compile_layers, load_causal_lm
 
 _BATCH_TOKENS = 4096
 _PAD_TO = 16  # tokens: PyTorch's attention to other numbers is up to 1.5 times slower on CPUs
+_SLIDING = "sliding_attention"  # transformers' name of layers that see a window
 _BEGINNINGS = 16  # whose keys and values are kept
 
 
@@ -179,16 +180,25 @@ class CausalLM(LanguageModel):
     @functools.cached_property
     def _bounds(self) -> tuple[float, float]:
         """How many tokens one prompt, and how many a packed sequence may have for its own mask and positions
-        to say all that its tokens see: layers may look at a window or a chunk of what stands before them
-        only, and may count it along the row.
+        to say all that its tokens see: layers may look at a chunk of what stands before them only, and may
+        count along the row how far they see.
         """
         config = self._model.config
-        reaches = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        reaches = [getattr(config, "attention_chunk_size", None)]
+        if not self._kinds <= {"full_attention", _SLIDING}:
+            reaches.append(getattr(config, "sliding_window", None))
         rows = [getattr(config, "window_size", None)]  # of GPT-Neo
         if getattr(config, "attn_temperature_tuning", False):  # of Llama 4
             rows.append(config.floor_scale - 1)
         prompt, row = (min((n for n in part if n), default=math.inf) for part in (reaches, rows))
         return prompt, row
+
+    @functools.cached_property
+    def _kinds(self) -> set[str]:
+        """How its layers attend, by transformers' names; those of one kind may not say which."""
+        window = getattr(self._model.config, "sliding_window", None)
+        named = getattr(self._model.config, "layer_types", None)
+        return set(named or [_SLIDING if window else "full_attention"])
 
     def _is_beyond(self, questions: Sequence[Question]) -> bool:
         longest = max((len(q.prompt) + max(map(len, q.words)) - 1 for q in questions), default=0)
@@ -216,19 +226,42 @@ class CausalLM(LanguageModel):
         if not shared and all(tree.is_chain for tree in trees):
             # Padding stands to the right, where causal attention never looks: no mask needed.
             return self._body(ids.to(device), past)
-        positions = torch.zeros_like(ids)
+        positions = torch.zeros(len(trees), shared + longest, dtype=torch.long)
+        positions[:, :shared] = torch.arange(shared)
         mask = torch.ones(len(trees), 1, longest, shared + longest, dtype=torch.bool)
         # A padding position sees itself, since a softmax over nothing is NaN.
         mask[..., shared:] = torch.eye(longest, dtype=torch.bool)
         for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
-            positions[row, :size] = torch.tensor(tree.depths[shared:])
+            positions[row, shared : shared + size] = torch.tensor(tree.depths[shared:])
             mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
+        masks = self._masks(mask, positions)
         if attention not in FUSED:  # others add the mask to their scores
-            mask = torch.where(mask, 0.0, torch.finfo(self._model.dtype).min).to(self._model.dtype)
-        given = {"attention_mask": mask.to(device), "position_ids": positions.to(device)}
+            low = torch.finfo(self._model.dtype).min
+            masks = {kind: torch.where(m, 0.0, low).to(self._model.dtype) for kind, m in masks.items()}
+        masks = {kind: m.to(device) for kind, m in masks.items()}
+        given = {
+            "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+            "position_ids": positions[:, shared:].to(device),
+        }
         if shared and past is None:
             past = self._begin(tuple(trees[0].tokens[:shared]))
         return self._body(ids.to(device), past, **given)
+
+    def _masks(self, mask: Any, positions: Any) -> dict[str, Any]:
+        """The mask of each kind of layers, or of all where it is the same: sliding ones see what stands less
+        than their window before.
+
+        Args:
+            mask: (B, 1, queries, keys), which keys are a query's ancestors, or itself.
+            positions: (B, keys), where each stands in its prompt; the queries are the last keys.
+        """
+        window = getattr(self._model.config, "sliding_window", None)
+        if _SLIDING not in self._kinds or window is None or positions.max() < window:
+            return {"full_attention": mask}
+        queries = positions[:, -mask.shape[2] :]
+        near = queries[:, None, :, None] - positions[:, None, None, :] < window
+        masks = {"full_attention": mask, _SLIDING: mask & near}
+        return masks if len(self._kinds) > 1 else {_SLIDING: masks[_SLIDING]}
 
     def _body(self, ids: Any, past: Any, **given: Any) -> Any:
         if past is not None:
@@ -274,11 +307,10 @@ class CausalLM(LanguageModel):
 
     @property
     def _keeps(self) -> bool:
-        """Whether keys and values of a beginning say all about it: every layer attends to all before it."""
+        """Whether keys and values of a beginning say all about it."""
         if not self._packs:
             return False
-        layers = getattr(self._model.config, "layer_types", None) or ()
-        return self._bounds == (math.inf, math.inf) and set(layers) <= {"full_attention"}
+        return self._bounds == (math.inf, math.inf) and self._kinds <= {"full_attention", _SLIDING}
 
     @functools.cached_property
     def _begin(self) -> Callable[[TokenIds], Any]:
