@@ -140,6 +140,7 @@ def saved(tmp_path_factory):
     out.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompts, "open_grid", lambda *args, **options: Project(folder))
+        patch.setitem(prompts.PAPERS_DRAWS, "small", 2)
         prompts.run_grid("own-tiny", folder, folder, out)
     return Project(folder), out
 
@@ -150,8 +151,12 @@ def test_what_is_saved_tells_all_that_the_table_needs(saved):
         assert one.grid == "own-tiny"
         assert one.right.shape == (4, 4)
         assert {"fute", "similarity alone", "fute + MI_G", "SPELL", *PROMPT_BASELINES} <= set(one.ways)
-        assert set(one.draws) == {"fute", "similarity alone", "fute + MI_G", *PROMPT_BASELINES}
-        assert {d.shape for d in one.draws.values()} == {(5, 4)}
+        assert set(one.draws) == {"fute", "similarity alone", "fute + MI_G", *PROMPT_BASELINES, *PAPERS}
+        assert {d.shape for way, d in one.draws.items() if way not in PAPERS} == {(5, 4)}
+        for way in PAPERS:  # there are no other rows here, only other starts
+            assert one.draws[way].shape == (2, 4)
+            assert one.draws[way][0] == pytest.approx(one.ways[way], abs=1e-6)
+            assert np.abs(one.draws[way][1] - one.draws[way][0]).max() > 1e-4, way
         assert np.ptp(one.draws["fute"], axis=0).min() > 0
         alone = "similarity alone"
         assert one.draws[alone].mean(axis=0) == pytest.approx(one.ways[alone], abs=0.4)

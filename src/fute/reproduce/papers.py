@@ -21,6 +21,7 @@ def papers_scores(
     candidates: Mapping[str, Sequence[str]],
     rows: int | None = None,
     progress: Progress = silent,
+    draw: int = 0,
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """For each of `PAPERS` the cosines of prompts' embeddings and a dataset's. Embeddings are made from the
     answers that are kept, and kept in turn: a run that is stopped goes on.
@@ -29,6 +30,7 @@ def papers_scores(
         project: after `run`.
         candidates: dataset → the names of its k prompts.
         rows: in place of the ways' own.
+        draw: another number takes other rows, where there are more, and starts from other noise.
 
     Returns:
         {dataset: {way: scores (k,)}}, higher is better.
@@ -37,23 +39,39 @@ def papers_scores(
     for name, way in PAPERS.items():
         way = way if rows is None else replace(way, rows=rows)
         names = dict.fromkeys([*candidates, *(one for several in candidates.values() for one in several)])
-        made = embedded_in(project, way, list(names), progress)
+        made = embedded_in(project, way, list(names), progress, draw)
         for dataset, several in candidates.items():
             found[dataset][name] = np.array([cosine(made[dataset], made[one]) for one in several])
     return found
 
 
+def papers_draws(
+    project: Project,
+    candidates: Mapping[str, Sequence[str]],
+    draws: int,
+    rows: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """`papers_scores` of so many draws (S), the first of which is its own: {dataset: {way: (S, k)}}."""
+    made = [papers_scores(project, candidates, rows, progress, draw) for draw in range(draws)]
+    return {
+        dataset: {way: np.stack([one[dataset][way] for one in made]).astype(np.float32) for way in PAPERS}
+        for dataset in (candidates if made else ())
+    }
+
+
 def embedded_in(
-    project: Project, way: Way, names: Sequence[str], progress: Progress = silent
+    project: Project, way: Way, names: Sequence[str], progress: Progress = silent, draw: int = 0
 ) -> dict[str, TaskEmbedding]:
     """The embeddings of that kind of a project's datasets and models, by name; those that are missing are
     made first, from the answers that are kept.
     """
     embedder = project.embedder_of(way.method, options=way.options)
+    embedder = replace(embedder, seed=embedder.seed + draw)
     space = Space(project.state / "papers" / f"{embedder.spec.fingerprint}-{way.rows}")
     held = {e.name: e for e in space.embeddings()}
     for done, name in enumerate(names):
-        progress(f"{way.method}, {way.rows} rows ({project.folder.name})", done, len(names))
+        progress(f"{way.method}, {way.rows} rows, draw {draw} ({project.folder.name})", done, len(names))
         if name not in held:
             held[name] = embedded(way, embedder, project.work(name))
             space.add(held[name])

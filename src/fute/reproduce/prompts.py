@@ -24,7 +24,7 @@ from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
 from fute.reproduce.draws import drawn_scores
-from fute.reproduce.papers import papers_scores
+from fute.reproduce.papers import papers_draws, papers_scores
 from fute.reproduce.subjects import write_subjects
 from fute.selection.compare import Comparison
 
@@ -49,8 +49,10 @@ _LLMS = {
     "llama2-70b": ("hf:meta-llama/Llama-2-70b-chat-hf", "4bit"),
     "mixtral-8x7b": ("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit"),
 }
-# scale → how often the selection is repeated; at the paper's an embedding takes minutes
+# scale → how often the selection is repeated, by ways that need the answers alone and by the paper's own
+# embeddings; at the paper's scale one of these takes minutes
 DRAWS = {"small": 5, "paper": 0}
+PAPERS_DRAWS = {"small": 5, "paper": 0}
 # scale → of how many texts and rows the paper's own embeddings are made; None: as `PAPERS` says
 ROWS = {"small": None, "paper": 100_000}
 # scale → its grids
@@ -71,7 +73,8 @@ GRIDS: Mapping[str, Mapping[str, Recipe]] = {
 def run_grid(
     grid: str, data: Path, folder: Path, out: Path, progress: Progress = silent, *, scale: str = "small"
 ) -> None:
-    """Label a grid, compare all ways to choose a prompt on it, and save both.
+    """Label a grid, compare all ways to choose a prompt on it, and save both; then repeat what the paper's
+    own embeddings say, which takes the longest, and save that too.
 
     Args:
         grid: one of the scale's `GRIDS`.
@@ -109,7 +112,14 @@ def run_grid(
     found_all = [found.as_dict() for found in comparisons.values()]
     content = json.dumps({"grid": grid, "labels": labels, "comparisons": found_all})
     write_atomically(out / f"prompts-{grid}.json", content + "\n")
-    with writing(out / f"prompts-{grid}.npz") as stream:
+    _save(arrays, out / f"prompts-{grid}.npz")
+    for dataset, ways in papers_draws(project, names, PAPERS_DRAWS[scale], ROWS[scale], progress).items():
+        arrays |= {f"draw/{dataset}/{way}": scores for way, scores in ways.items()}
+    _save(arrays, out / f"prompts-{grid}.npz")
+
+
+def _save(arrays: dict[str, Any], to: Path) -> None:
+    with writing(to) as stream:
         np.savez_compressed(stream, **arrays)
 
 

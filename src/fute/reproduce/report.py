@@ -110,7 +110,8 @@ def _prompts(out: Path) -> Iterator[str]:
     yield "Means over comparisons, of one LLM's prompts on one dataset each; higher is better. NDCG: linear"
     yield "gain of accuracies. `+ CBM`: after calibration by marginalisation. `fute` asks the LLM for U only,"
     yield "and for no text of the dataset. [90 %]: a bootstrap of the datasets and of their rows. ± draws:"
-    yield "the standard deviation over five draws of half of U's texts and of the rows that a way sees, where"
+    yield "the standard deviation over five draws of half of U's texts and of the rows that a way sees (the"
+    yield "paper's own embeddings: of their 200 texts and rows, and of the noise that they start from), where"
     yield "they were saved. A lead is fute's mean less the way's own, over the same comparisons."
     yield ""
     for name, cells in prompt_table.parts_of(_prompt_cells(out)).items():

@@ -54,17 +54,17 @@ PAPERS = {
 
 
 def embedded(way: Way, embedder: Embedder, work: Work, progress: Progress = silent) -> TaskEmbedding:
-    """The embedding of that kind, of as many of the examples as it takes."""
-    work = work._replace(examples=some(work.examples, way.rows))
+    """The embedding of that kind, of as many of the examples as it takes; which, the embedder's seed says."""
+    work = work._replace(examples=some(work.examples, way.rows, embedder.seed))
     progress(f"{way.method}: {work.name}", 0, 1)
     if way.own_starts:
-        return embedder.embed_from(zlib.crc32(work.name.encode()), work, progress)
+        return embedder.embed_from(zlib.crc32(work.name.encode()) + embedder.seed, work, progress)
     return embedder.embed(*work, progress)
 
 
-def some(examples: Examples, most: int) -> Examples:
+def some(examples: Examples, most: int, seed: int = 0) -> Examples:
     """A draw of so many examples, or all."""
-    rows = sample_indices(len(examples.inputs), most, seed=0)
+    rows = sample_indices(len(examples.inputs), most, seed=seed)
     targets = examples.targets
     return Examples(
         [examples.inputs[row] for row in rows],
