@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from fute.core.errors import ModelError
+from fute.models.backends import transformers as backend
 from fute.models.backends.packing import Question
 from fute.models.backends.transformers import CausalLM
 from fute.weights.locate import Weights
@@ -197,7 +198,7 @@ def test_prompts_are_packed_whose_beginnings_lie_behind_the_window(small, config
         items = [[Question((*text, i, 9), ((5, 6, 7), (6,))) for i in range(3)] for text in texts]
         assert read_together(lm, monkeypatch, items)
     usual = np.concatenate(lm.score(items)[0])
-    monkeypatch.setattr(lm, "_masks", lambda mask, _: {"full_attention": mask})
+    monkeypatch.setattr(backend, "masks_by_kind", lambda positions, mask, *_: {"full_attention": mask})
     assert not np.allclose(np.concatenate(lm.score(items)[0]), usual, atol=1e-4), "else windows don't matter"
 
 

@@ -12,6 +12,7 @@ from fute.models.backends.packing import (
     group_by_beginning,
     share_beginnings,
 )
+from fute.models.backends.rows import FULL, SLIDING, masks_by_kind, positions_and_mask
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 questions = st.lists(
@@ -168,3 +169,26 @@ def test_short_texts_do_not_wait_for_long_ones_where_a_batch_costs_little():
     assert cheapest_batches(sizes, 500, each=50) == [[0, 3, 2], [1, 4]]
     assert cheapest_batches(sizes, 500, each=500) == [[0, 3, 2, 1, 4]]
     assert cheapest_batches(sizes, 150, each=500) == [[0, 3, 2], [1], [4]]
+
+
+def test_a_sliding_layer_sees_ancestors_less_than_its_window_before():
+    """Two prompts, 5 6 7 and 5 8, behind a kept beginning of two tokens; a window of 3."""
+    tree = build_tree([Question((1, 2, 5, 6, 7), ((9,),)), Question((1, 2, 5, 8), ((9,),))])
+    positions, mask = positions_and_mask([tree], 2, 5)  # 5 6 7 8 and a place for padding
+    assert positions[0].tolist() == [0, 1, 2, 3, 4, 3, 0]
+    made = masks_by_kind(positions, mask, {FULL, SLIDING}, 3)
+    assert made[FULL][0, 0, :4].int().tolist() == [
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0],
+    ]
+    assert made[SLIDING][0, 0, :4].int().tolist() == [
+        [1, 1, 1, 0, 0, 0, 0],
+        [0, 1, 1, 1, 0, 0, 0],
+        [0, 0, 1, 1, 1, 0, 0],
+        [0, 1, 1, 0, 0, 1, 0],
+    ]
+    assert made[SLIDING].any(dim=-1).all(), "padding sees itself"
+    assert list(masks_by_kind(positions, mask, {FULL, SLIDING}, 5)) == [FULL], "all within the window"
+    assert list(masks_by_kind(positions, mask, {SLIDING}, 3)) == [SLIDING]

@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,11 +26,11 @@ from fute.models.backends.packing import (
     group_by_beginning,
     share_beginnings,
 )
+from fute.models.backends.rows import FULL, SLIDING, masks_by_kind, positions_and_mask, tokens_of
 from fute.weights.load import compile_layers, load_causal_lm
 
 _BATCH_TOKENS = 4096
 _PAD_TO = 16  # tokens: PyTorch's attention to other numbers is up to 1.5 times slower on CPUs
-_SLIDING = "sliding_attention"  # transformers' name of layers that see a window
 _BEGINNINGS = 16  # whose keys and values are kept
 
 
@@ -185,20 +186,27 @@ class CausalLM(LanguageModel):
         """
         config = self._model.config
         reaches = [getattr(config, "attention_chunk_size", None)]
-        if not self._kinds <= {"full_attention", _SLIDING}:
-            reaches.append(getattr(config, "sliding_window", None))
+        if not self._kinds <= {FULL, SLIDING}:
+            reaches.append(self._window)
         rows = [getattr(config, "window_size", None)]  # of GPT-Neo
         if getattr(config, "attn_temperature_tuning", False):  # of Llama 4
             rows.append(config.floor_scale - 1)
         prompt, row = (min((n for n in part if n), default=math.inf) for part in (reaches, rows))
         return prompt, row
 
+    @property
+    def _window(self) -> int | None:
+        return getattr(self._model.config, "sliding_window", None)
+
     @functools.cached_property
     def _kinds(self) -> set[str]:
-        """How its layers attend, by transformers' names; those of one kind may not say which."""
-        window = getattr(self._model.config, "sliding_window", None)
+        """How its layers attend, by transformers' names."""
         named = getattr(self._model.config, "layer_types", None)
-        return set(named or [_SLIDING if window else "full_attention"])
+        if named or not self._window:
+            return set(named or [FULL])
+        # All are alike then, but a config may also tell of a window that no layer has.
+        made_by = sys.modules[type(self._decoder).__module__]
+        return {SLIDING if hasattr(made_by, "create_sliding_window_causal_mask") else "unknown"}
 
     def _is_beyond(self, questions: Sequence[Question]) -> bool:
         longest = max((len(q.prompt) + max(map(len, q.words)) - 1 for q in questions), default=0)
@@ -220,21 +228,12 @@ class CausalLM(LanguageModel):
         if self.room is not None:  # there is no place for padding behind the last
             longest = max(max(sizes), min(longest, self.room - shared))
         device = self._model.device
-        ids = torch.zeros(len(trees), longest, dtype=torch.long)
-        for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
-            ids[row, :size] = torch.tensor(tree.tokens[shared:])
+        ids = tokens_of(trees, shared, longest).to(device)
         if not shared and all(tree.is_chain for tree in trees):
             # Padding stands to the right, where causal attention never looks: no mask needed.
-            return self._body(ids.to(device), past)
-        positions = torch.zeros(len(trees), shared + longest, dtype=torch.long)
-        positions[:, :shared] = torch.arange(shared)
-        mask = torch.ones(len(trees), 1, longest, shared + longest, dtype=torch.bool)
-        # A padding position sees itself, since a softmax over nothing is NaN.
-        mask[..., shared:] = torch.eye(longest, dtype=torch.bool)
-        for row, (tree, size) in enumerate(zip(trees, sizes, strict=True)):
-            positions[row, shared : shared + size] = torch.tensor(tree.depths[shared:])
-            mask[row, 0, :size, shared : shared + size] = torch.from_numpy(tree.mask()[shared:, shared:])
-        masks = self._masks(mask, positions)
+            return self._body(ids, past)
+        positions, mask = positions_and_mask(trees, shared, longest)
+        masks = masks_by_kind(positions, mask, self._kinds, self._window)
         if attention not in FUSED:  # others add the mask to their scores
             low = torch.finfo(self._model.dtype).min
             masks = {kind: torch.where(m, 0.0, low).to(self._model.dtype) for kind, m in masks.items()}
@@ -245,23 +244,7 @@ class CausalLM(LanguageModel):
         }
         if shared and past is None:
             past = self._begin(tuple(trees[0].tokens[:shared]))
-        return self._body(ids.to(device), past, **given)
-
-    def _masks(self, mask: Any, positions: Any) -> dict[str, Any]:
-        """The mask of each kind of layers, or of all where it is the same: sliding ones see what stands less
-        than their window before.
-
-        Args:
-            mask: (B, 1, queries, keys), which keys are a query's ancestors, or itself.
-            positions: (B, keys), where each stands in its prompt; the queries are the last keys.
-        """
-        window = getattr(self._model.config, "sliding_window", None)
-        if _SLIDING not in self._kinds or window is None or positions.max() < window:
-            return {"full_attention": mask}
-        queries = positions[:, -mask.shape[2] :]
-        near = queries[:, None, :, None] - positions[:, None, None, :] < window
-        masks = {"full_attention": mask, _SLIDING: mask & near}
-        return masks if len(self._kinds) > 1 else {_SLIDING: masks[_SLIDING]}
+        return self._body(ids, past, **given)
 
     def _body(self, ids: Any, past: Any, **given: Any) -> Any:
         if past is not None:
@@ -310,7 +293,7 @@ class CausalLM(LanguageModel):
         """Whether keys and values of a beginning say all about it."""
         if not self._packs:
             return False
-        return self._bounds == (math.inf, math.inf) and self._kinds <= {"full_attention", _SLIDING}
+        return self._bounds == (math.inf, math.inf) and self._kinds <= {FULL, SLIDING}
 
     @functools.cached_property
     def _begin(self) -> Callable[[TokenIds], Any]:
