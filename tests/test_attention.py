@@ -168,11 +168,64 @@ def test_the_rest_stays_with_pytorch(what, monkeypatch):
     assert (got.double() - right).abs().max() < 2**-6
 
 
-def test_gradients_stay_with_pytorch(monkeypatch):
+def gradients(sides, grad, how):
+    """∂L/∂Q, ∂L/∂K and ∂L/∂V for ∂L/∂output, of attention as it is called, and in float64."""
+    mine, theirs = ([side.detach().to(d).requires_grad_() for side in sides] for d in (sides[0].dtype, float))
+    mask = how.get("attention_mask")
+    if how["is_causal"]:
+        mask = torch.ones(sides[0].shape[2], sides[1].shape[2], dtype=torch.bool).tril()[None, None]
+    got = torch.autograd.grad(attention.attention(Layer(), *mine, **how)[0], mine, grad)
+    right = by_definition(*theirs, mask, how.get("position_bias"), how.get("scaling"))
+    return got, torch.autograd.grad(right, theirs, grad.double())
+
+
+@needs_avx512
+@pytest.mark.parametrize("sizes", [*SIZES, (2, 4, 2, 17, 17, 32)])
+def test_gradients_are_those_of_the_definition(sizes, monkeypatch):
+    monkeypatch.setattr(attention, "sdpa_attention_forward", None)  # PyTorch is not asked
+    batch, heads, _, queries, keys, size = sizes
+    draw = torch.Generator().manual_seed(3)
+    grad = torch.randn(batch, queries, heads, size, generator=draw).bfloat16()
+    mask = torch.rand(batch, 1, queries, keys, generator=draw) < 0.6
+    bias = torch.randn(1, heads, queries, keys, generator=draw).bfloat16()
+    plain = {"attention_mask": None, "is_causal": False}
+    ways = [plain, plain | {"attention_mask": mask}, plain | {"position_bias": bias, "scaling": 1.0}]
+    for how in [*ways, *([{"attention_mask": None, "is_causal": True}] if queries == keys else [])]:
+        for got, right in zip(*gradients(drawn(*sizes), grad, how), strict=True):
+            assert got.dtype == torch.bfloat16
+            assert (got.double() - right).abs().max() < 2**-6 * right.abs().max()
+
+
+@needs_avx512
+def test_a_query_without_keys_has_no_gradients_and_gives_none():
+    sides, mask = drawn(1, 1, 1, 2, 5, 16), torch.tensor([[True] * 5, [False] * 5])[None, None]
+    grad = torch.ones(1, 2, 1, 16).bfloat16()
+    seen = {"attention_mask": mask, "is_causal": False}
+    (query, *rest), _ = gradients(sides, grad, seen)
+    assert torch.equal(query[0, 0, 1], torch.zeros(16))
+    _, alone = gradients((sides[0][:, :, :1], *sides[1:]), grad[:, :1], seen | {"attention_mask": None})
+    for got, right in zip(rest, alone[1:], strict=True):
+        assert (got.double() - right).abs().max() < 2**-6 * right.abs().max()
+
+
+@needs_avx512
+def test_any_number_of_threads_makes_the_same_gradients():
+    sides, threads, made = drawn(3, 4, 2, 7, 33, 32), torch.get_num_threads(), []
+    grad = torch.ones(3, 4, 7, 32).bfloat16().transpose(1, 2)
+    for some in (1, 3):
+        torch.set_num_threads(some)
+        made.append(gradients(sides, grad, {"attention_mask": None, "is_causal": False})[0])
+    torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
+def test_a_bias_that_learns_gets_its_gradient_from_pytorch(monkeypatch):
     monkeypatch.setattr(attention, "attend", None)
     sides = [side.requires_grad_() for side in drawn(1, 2, 2, 4, 4, 16)]
-    attention.attention(Layer(), *sides, None)[0].sum().backward()
+    bias = torch.zeros(1, 2, 4, 4).bfloat16().requires_grad_()
+    attention.attention(Layer(), *sides, None, position_bias=bias)[0].sum().backward()
     assert sides[0].grad is not None
+    assert bias.grad is not None
 
 
 WIDE = {

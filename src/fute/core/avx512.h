@@ -48,7 +48,7 @@ struct Memory {
 // Memory of this thread, kept for the next call, for as long as the thread lives.
 template <class T>
 static T* scratch(int which, long size) {
-    static thread_local Memory kept[4];
+    static thread_local Memory kept[12];
     Memory& own = kept[which];
     long bytes = (size * sizeof(T) + 63) / 64 * 64;
     if (own.bytes < bytes) {
@@ -66,15 +66,28 @@ static inline void pack(const bf16* from, long next, long rows, long padded, lon
         for (long j = 0; j < size / 2; j++) to[j * padded + i] = i < rows ? two(from + i * next + 2 * j) : 0;
 }
 
+// Rows in pairs: to[i][j] are the numbers j of rows 2i and 2i + 1, of `padded` rows, of which those from `rows` on are 0;
+// `size` is a multiple of 16.
+static inline void pair_rows(const bf16* from, long next, long rows, long padded, long size, uint32_t* to) {
+    for (long i = 0; i < padded; i += 2)
+        for (long j = 0; j < size; j += 16) {
+            __m512i even = i < rows ? bits(from + i * next + j) : _mm512_setzero_si512();
+            __m512i odd = i + 1 < rows ? bits(from + (i + 1) * next + j) : _mm512_setzero_si512();
+            _mm512_storeu_si512(to + i / 2 * size + j, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        }
+}
+
 static constexpr long DOWN = 6;  // rows of a product at a time: with 4 × 16 columns 24 of 32 registers hold sums
 
-// Row r, column c of `to`: the sum over `steps` pairs of a[r] times b[·, c], for across × 16 columns.
+// Row r, column c of `to`: the sum over `steps` pairs of a[r] times b[·, c], for across × 16 columns. The pairs of a row
+// of a are `next` numbers apart.
 template <int down, int across>
-static void product(const bf16* a, long lda, const uint32_t* b, long ldb, long steps, float* to, long ldto) {
+static void product(const bf16* a, long lda, const uint32_t* b, long ldb, long steps, float* to, long ldto,
+                    long next = 2) {
     __m512 sums[down][across] = {};
     for (long i = 0; i < steps; i++, b += ldb)
         for (int r = 0; r < down; r++) {
-            __m512i pair = _mm512_set1_epi32(two(a + r * lda + 2 * i));
+            __m512i pair = _mm512_set1_epi32(two(a + r * lda + next * i));
             for (int c = 0; c < across; c++)
                 sums[r][c] = _mm512_dpbf16_ps(sums[r][c], (__m512bh)pair, (__m512bh)_mm512_loadu_si512(b + 16 * c));
         }

@@ -1,4 +1,4 @@
-"""Attention in bfloat16, without gradients, by attention.cpp: thrice as fast as PyTorch's on AMD's CPUs."""
+"""Attention in bfloat16 and its gradients by attention.cpp: thrice as fast as PyTorch's on AMD's CPUs."""
 
 from __future__ import annotations
 
@@ -37,14 +37,23 @@ def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Any]:
     """What transformers calls for attention: (B, T, heads, head size). Ours where it can, or PyTorch's."""
-    causal = kwargs.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    causal = bool(causal) and attention_mask is None
-    if not _takes(query, key, value, attention_mask, causal, kwargs):
+    if not takes(module, query, key, value, attention_mask, **kwargs):
         made: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return made
-    bias, scaling = kwargs.get("position_bias"), kwargs.get("scaling")
-    return attend(query, key, value, attention_mask, bias, scaling, causal), None
+    given = attention_mask, kwargs.get("position_bias"), kwargs.get("scaling")
+    causal = _is_causal(module, attention_mask, kwargs)
+    if _learns(query, key, value):
+        return _Attend.apply(query, key, value, *given, causal), None  # type: ignore[no-untyped-call]
+    return attend(query, key, value, *given, causal), None
+
+
+def _is_causal(module: nn.Module, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
+    said = kwargs.get("is_causal")
+    return mask is None and bool(getattr(module, "is_causal", True) if said is None else said)
+
+
+def _learns(*sides: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(side.requires_grad for side in sides)
 
 
 AttentionInterface.register(IMPLEMENTATION, attention)
@@ -72,14 +81,26 @@ def attend(
         scaling: s; None: 1 / √head size.
         causal: query i sees no key behind the i-th.
     """
-    library = _library()
+    (batch, heads, queries, size), library = query.shape, _library()
     assert library is not None
-    (batch, heads, queries, size), keys = query.shape, key.shape[2]
     out = query.new_empty(batch, queries, heads, size)
-    given: list[Any] = []
-    for side in (query, key, value):
-        side = side if side.stride(3) == 1 else side.contiguous()
-        given += [side, *side.stride()[:3]]
+    given = _given(query, key, value, mask, bias, scaling, causal)
+    call(library, "attend", *given, out, torch.get_num_threads())
+    return out
+
+
+def _given(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scaling: float | None,
+    causal: bool,
+) -> list[Any]:
+    """What both functions of attention.cpp take first."""
+    (batch, heads, queries, size), keys = query.shape, key.shape[2]
+    given = [part for side in (query, key, value) for part in _rows(side)]
     if bias is not None:
         bias = bias.to(query.dtype).contiguous().expand(1, heads, queries, keys)
     if mask is not None:
@@ -87,9 +108,33 @@ def attend(
     given += [bias, *((0, 0) if bias is None else bias.stride()[1:3])]
     given += [mask, *((0, 0) if mask is None else mask.stride()[:3:2]), int(causal)]
     given += [batch, heads, heads // key.shape[1], queries, keys, size]
-    scaling = size**-0.5 if scaling is None else float(scaling)
-    call(library, "attend", *given, scaling, out, torch.get_num_threads())
-    return out
+    return [*given, size**-0.5 if scaling is None else float(scaling)]
+
+
+def _rows(side: Tensor) -> list[Any]:
+    """A tensor whose rows are whole, and how far they are apart."""
+    side = side if side.stride(3) == 1 else side.contiguous()
+    return [side, *side.stride()[:3]]
+
+
+class _Attend(torch.autograd.Function):
+    """`attend` with gradients: `∂L/∂S = P ∘ (∂L/∂P − Σ P ∘ ∂L/∂P)`, where P = softmax(S) is made anew."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        ctx.save_for_backward(*given[:5])
+        ctx.rest = given[5:]
+        made: Tensor = attend(*given)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        given, library = ctx.saved_tensors, _library()
+        assert library is not None
+        made = [torch.empty(side.shape, dtype=side.dtype) for side in given[:3]]
+        grad = _rows(grads[0].transpose(1, 2))
+        call(library, "attend_back", *_given(*given, *ctx.rest), *grad, *made, torch.get_num_threads())
+        return (*made, None, None, None, None)
 
 
 @attend.register_fake
@@ -98,20 +143,21 @@ def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
     return query.new_empty(batch, queries, heads, size)
 
 
-def _takes(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, kwargs: dict[str, Any]
+def takes(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> bool:
-    """Whether `attend` can do it, and is worth it: for one query keys and values aren't worth packing."""
+    """Whether `attend` can do it, and is worth it: for one query keys and values aren't worth packing. The
+    bias gets no gradient from it.
+    """
     sides, bias = (query, key, value), kwargs.get("position_bias")
     return (
         all(side.dtype == torch.bfloat16 and side.device.type == "cpu" for side in sides)
-        and not (torch.is_grad_enabled() and any(side.requires_grad for side in sides))
         and query.shape[2] > 1
         and query.shape[3] == value.shape[3]
         and query.shape[3] % _LANES == 0
         and (mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1))
-        and (bias is None or bias.shape[0] == 1)
-        and not (causal and query.shape[2] != key.shape[2])
+        and (bias is None or (bias.shape[0] == 1 and not _learns(bias)))
+        and not (_is_causal(module, mask, kwargs) and query.shape[2] != key.shape[2])
         and not kwargs.get("dropout")
         and all(kwargs.get(name) is None for name in ("softcap", "s_aux", "cache"))
         and (torch.compiler.is_compiling() or _library() is not None)
