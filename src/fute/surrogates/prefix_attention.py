@@ -20,7 +20,7 @@ from fute.core.errors import ConfigError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
 from fute.surrogates.stack import top
-from fute.weights.attention import attention, takes
+from fute.weights.attention import attention, learns, takes
 
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
@@ -54,9 +54,8 @@ def _prefix_attention(
             kwargs["position_bias"] = nn.functional.pad(bias, (length, 0))
         key = torch.cat([prefix[0].to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix[1].to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
-    is_slow = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    learns = torch.is_grad_enabled() and any(side.requires_grad for side in (query, key, value))
-    if is_slow and learns and not takes(module, query, key, value, attention_mask, **kwargs):
+    is_slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and learns(query, key, value)
+    if is_slow and not takes(module, query, key, value, attention_mask, **kwargs):
         return _in_single(module, query, key, value, attention_mask, **kwargs), None
     return attention(module, query, key, value, attention_mask, **kwargs)
 

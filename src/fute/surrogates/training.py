@@ -260,7 +260,7 @@ class Training:
     def outputs(
         self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64], *, exact: bool = False
     ) -> Tensor:
-        """Logits (n, C), or scores (n, 1), of these rows; `exact`: in float32 in any case."""
+        """Logits (n, C), or scores (n, 1), of these rows; `exact`: by the weights' own precision."""
         with adapter.attached():
             read = self._read([self.examples.inputs[i] for i in rows], adapter, exact)
         outputs: Tensor = read @ head.T

@@ -42,7 +42,7 @@ def attention(
         return made
     given = attention_mask, kwargs.get("position_bias"), kwargs.get("scaling")
     causal = _is_causal(module, attention_mask, kwargs)
-    if _learns(query, key, value):
+    if learns(query, key, value):
         return _Attend.apply(query, key, value, *given, causal), None  # type: ignore[no-untyped-call]
     return attend(query, key, value, *given, causal), None
 
@@ -52,7 +52,8 @@ def _is_causal(module: nn.Module, mask: Tensor | None, kwargs: dict[str, Any]) -
     return mask is None and bool(getattr(module, "is_causal", True) if said is None else said)
 
 
-def _learns(*sides: Tensor) -> bool:
+def learns(*sides: Tensor) -> bool:
+    """Whether any of these gets a gradient."""
     return torch.is_grad_enabled() and any(side.requires_grad for side in sides)
 
 
@@ -156,7 +157,7 @@ def takes(
         and query.shape[3] == value.shape[3]
         and query.shape[3] % _LANES == 0
         and (mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1))
-        and (bias is None or (bias.shape[0] == 1 and not _learns(bias)))
+        and (bias is None or (bias.shape[0] == 1 and not learns(bias)))
         and not (_is_causal(module, mask, kwargs) and query.shape[2] != key.shape[2])
         and not kwargs.get("dropout")
         and all(kwargs.get(name) is None for name in ("softcap", "s_aux", "cache"))
