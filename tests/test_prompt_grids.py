@@ -40,13 +40,13 @@ def test_a_small_grid_has_prompts_enough_plain_and_chat(grid, data, tmp_path):
 
 def test_the_prompts_of_a_task_are_the_same_on_both_llms(data, tmp_path):
     """Word for word, chats too, but that NLI has three more on the second. Those alone that the paper's code
-    turns into chats, or lets reason, are on the first only.
+    turns into chats are on the first only.
     """
     for task in ("sentiment", "nli", "subject", "finance"):
         said = []
         for llm in ("smollm2", "gemma3"):
             sections = open_grid(f"{task}-{llm}", data, tmp_path / llm, scale="small").sections
-            asked = [s for s in sections if not s.name.startswith(("paper-chat", "paper-reasons"))]
+            asked = [s for s in sections if not s.name.startswith("paper-chat")]
             said.append({(_plain(s), str(s.labels)) for s in asked})
         assert said[0] <= said[1]
         assert len(said[1] - said[0]) == (3 if task == "nli" else 0)
