@@ -51,8 +51,8 @@ CONFIGS_OF_WRITERS = {
 
 
 def make(name: str, folder: Path, head: str = "") -> Surrogate:
-    """A surrogate of that family, the same at every call, in float32, with a head for language ("CausalLM",
-    "Seq2SeqLM") or none.
+    """A surrogate of that family, the same at every call, in float32, with a head, by transformers' name
+    ("CausalLM", "Seq2SeqLM", "QuestionAnswering"), or none.
     """
     transformers.set_seed(0)
     auto = getattr(transformers, f"AutoModel{'For' if head else ''}{head}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from fute.core.errors import ConfigError, ModelError
 from fute.core.progress import silent
@@ -21,7 +22,9 @@ from fute.surrogates.features import Features
 from fute.surrogates.frozen import Frozen
 from fute.surrogates.prefix_attention import Prefix
 from fute.surrogates.training import Training
+from fute.weights.load import load_base
 
+from .helpers import refused
 from .reviews import REVIEWS
 from .surrogates import CONFIGS, make
 
@@ -418,3 +421,25 @@ def test_the_order_of_labels_counts_only_where_the_head_starts_from_noise(bert, 
 def vector(method, features, labels=("negative", "positive")):
     made = method.embed(reviews(labels=labels), features, 0).left.astype(np.float64)
     return made / np.linalg.norm(made)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_body_of_a_model_that_answers_questions_is_the_one_that_was_saved(name, tmp_path):
+    """AutoModel doesn't find that of a Llama, and would draw another."""
+    made = make(name, tmp_path, "QuestionAnswering")
+    whole = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path).state_dict()
+    saved = {key.partition(".")[2]: tensor for key, tensor in whole.items()} | whole
+    body = load_base(made.weights, "float32").state_dict()
+    assert len(body) > 10
+    for key, tensor in body.items():
+        assert "pooler" in key or torch.equal(tensor, saved[key]), key
+
+
+def test_a_body_that_lacks_weights_is_refused_not_drawn(tmp_path):
+    made = make("llama", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["layers.1.mlp.up_proj.weight"]
+    save_file(tensors, file, {"format": "pt"})
+    with refused(ModelError, "lacks weights of LlamaModel", "layers.1.mlp.up_proj.weight", "at random"):
+        load_base(made.weights, "float32")

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import platform
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -241,7 +242,21 @@ def load_base(weights: Weights, dtype: DType) -> Any:
     require_local(weights)
     from transformers import AutoModel
 
-    return _load(weights, dtype, AutoModel)
+    return _load(weights, dtype, AutoModel, names=_names_of_body(weights))
+
+
+def _names_of_body(weights: Weights) -> dict[str, str]:
+    """Regular expression → what stands for it in the names of the file's tensors: question answering models
+    of decoders keep their body where `AutoModel` doesn't look for it (transformers 5.23).
+    """
+    import transformers
+
+    name = next(iter(_config(weights).get("architectures") or ()), "")
+    if not name.endswith("ForQuestionAnswering") or not hasattr(transformers, name):
+        return {}
+    prefix = getattr(transformers, name).base_model_prefix
+    expected = load_empty(weights, "AutoModel").base_model_prefix
+    return {} if prefix == expected else {rf"^{re.escape(prefix)}\.": ""}
 
 
 def load_writer(weights: Weights, dtype: DType, encoder_decoder: bool) -> Any:
@@ -267,7 +282,12 @@ def require_local(weights: Weights) -> None:
 
 
 def _load(
-    weights: Weights, dtype: DType, auto_class: Any, quantize: Quantize | None = None, whole: bool = False
+    weights: Weights,
+    dtype: DType,
+    auto_class: Any,
+    quantize: Quantize | None = None,
+    whole: bool = False,
+    names: dict[str, str] | None = None,
 ) -> Any:
     import torch
 
@@ -284,6 +304,7 @@ def _load(
             use_safetensors=True,
             trust_remote_code=False,
             quantization_config=_quantisation(quantize, dtype),
+            key_mapping=names or None,
         )
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _unloadable(weights, error) from error
@@ -293,6 +314,14 @@ def _load(
             f"{weights.id} holds no trained head for {auto_class.__name__}",
             found=f"without weights: {', '.join(missing[:5])}",
             fix="name the right `head`, or weights that were fine-tuned for it",
+        )
+    # No head of ours reads a pooler.
+    lacking = [name for name in missing if "pooler" not in name]
+    if names is not None and lacking:
+        raise ModelError(
+            f"{weights.id} lacks weights of {type(model).__name__}",
+            found=f"without {', '.join(lacking[:5])}",
+            fix="save the whole model: transformers would draw them at random",
         )
     if quantize and all(type(tensor) is torch.nn.Parameter for tensor in model.parameters()):
         raise ModelError(
