@@ -20,7 +20,7 @@ from fute.core.errors import ConfigError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
 from fute.surrogates.stack import top
-from fute.weights.attention import attention, learns, takes
+from fute.weights.attention import fused, learns
 
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
@@ -54,16 +54,18 @@ def _prefix_attention(
             kwargs["position_bias"] = nn.functional.pad(bias, (length, 0))
         key = torch.cat([prefix[0].to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix[1].to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    made = fused(module, query, key, value, attention_mask, **kwargs)
+    if made is not None:
+        return made, None
     is_slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and learns(query, key, value)
-    if is_slow and not takes(module, query, key, value, attention_mask, **kwargs):
-        return _in_single(module, query, key, value, attention_mask, **kwargs), None
-    return attention(module, query, key, value, attention_mask, **kwargs)
+    by = _in_single if is_slow else sdpa_attention_forward
+    return by(module, query, key, value, attention_mask, **kwargs)[0], None
 
 
 def _in_single(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-) -> Tensor:
-    """Fused attention in float32: its gradients in bfloat16 take a CPU ten times as long."""
+) -> tuple[Tensor, None]:
+    """PyTorch's attention in float32: its gradients in bfloat16 take a CPU ten times as long."""
     query, key, value = query.float(), key.float(), value.float()
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
@@ -71,7 +73,7 @@ def _in_single(
         kwargs["position_bias"] = kwargs["position_bias"].float()
     with torch.autocast("cpu", enabled=False):
         output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
-    return output.bfloat16()
+    return output.bfloat16(), None
 
 
 class _Made(NamedTuple):

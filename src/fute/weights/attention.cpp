@@ -44,12 +44,11 @@ static float shares(float* scores, long keys, long padded, float steep, const bf
     return _mm512_reduce_add_ps(sum);
 }
 
-struct Head {  // what one head of one text reads and makes, and how far its rows are apart
+struct Head {  // what the shares of one head of one text are made from, and how far its rows are apart
     const bf16 *query, *bias;
     const uint8_t* mask;
-    bf16* out;
-    const uint32_t *key, *value;  // in pairs, of `rounded(keys)`
-    long query_next, bias_next, mask_next, out_next, keys, size;
+    const uint32_t* key;  // in pairs, of `rounded(keys)`
+    long query_next, bias_next, mask_next, keys, size;
     float steep;
     bool causal;
 };
@@ -68,15 +67,16 @@ static long share_out(const Head& h, long first, float* scores, bf16* share, flo
     return padded;
 }
 
-// `down` queries' outputs, from row `first` on.
+// `down` queries' outputs, from row `first` on; values are in pairs of rows.
 template <int down>
-static void attend_some(const Head& h, long first, float* scores, bf16* share) {
+static void attend_some(const Head& h, long first, const uint32_t* value, float* scores, bf16* share, bf16* out,
+                        long out_next) {
     float of_sum[down];
     const long padded = share_out<down>(h, first, scores, share, of_sum);
-    multiply<down>(share, padded, h.value, h.size, h.size, padded / 2, scores);
+    multiply<down>(share, padded, value, h.size, h.size, padded / 2, scores);
     for (long r = 0; r < down; r++)
         for (long c = 0; c < h.size; c += 16)
-            store(h.out + (first + r) * h.out_next + c,
+            store(out + (first + r) * out_next + c,
                   _mm512_mul_ps(_mm512_loadu_ps(scores + r * h.size + c), _mm512_set1_ps(of_sum[r])));
 }
 
@@ -103,11 +103,13 @@ extern "C" void attend(const bf16* q, long q_text, long q_head, long q_row, cons
             pair_rows(with, v_row, keys, padded, size, value);
             for (long head = at * each; head < (at + 1) * each; head++) {
                 Head h = {q + text * q_text + head * q_head, bias ? bias + head * bias_head : nullptr,
-                          mask ? mask + text * mask_text : nullptr, out + (text * queries * heads + head) * size,
-                          key, value, q_row, bias_row, mask_row, heads * size, keys, size, scale * LOG2_E, causal != 0};
+                          mask ? mask + text * mask_text : nullptr, key, q_row, bias_row, mask_row, keys, size,
+                          scale * LOG2_E, causal != 0};
+                bf16* to = out + (text * queries * heads + head) * size;
+                const long next = heads * size;
                 long row = 0;
-                for (; row + DOWN <= queries; row += DOWN) attend_some<DOWN>(h, row, scores, share);
-                for (; row < queries; row++) attend_some<1>(h, row, scores, share);
+                for (; row + DOWN <= queries; row += DOWN) attend_some<DOWN>(h, row, value, scores, share, to, next);
+                for (; row < queries; row++) attend_some<1>(h, row, value, scores, share, to, next);
             }
         }
     }
@@ -196,8 +198,8 @@ extern "C" void attend_back(const bf16* q, long q_text, long q_head, long q_row,
             std::fill(sums, sums + 2 * padded * size, 0.f);
             for (long head = at * each; head < (at + 1) * each; head++) {
                 Head h = {q + text * q_text + head * q_head, bias ? bias + head * bias_head : nullptr,
-                          mask ? mask + text * mask_text : nullptr, nullptr, key, nullptr, q_row, bias_row, mask_row,
-                          0, keys, size, scale * LOG2_E, causal != 0};
+                          mask ? mask + text * mask_text : nullptr, key, q_row, bias_row, mask_row, keys, size,
+                          scale * LOG2_E, causal != 0};
                 Back b = {grad + text * grad_text + head * grad_head, key_rows, value,
                           q_grad + (text * heads + head) * queries * size, all, all + even / 2 * padded, grad_row};
                 long row = 0;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from ctypes import CDLL
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,22 @@ def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Any]:
     """What transformers calls for attention: (B, T, heads, head size). Ours where it can, or PyTorch's."""
-    if not takes(module, query, key, value, attention_mask, **kwargs):
-        made: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        return made
+    made = fused(module, query, key, value, attention_mask, **kwargs)
+    if made is not None:
+        return made, None
+    of_torch: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return of_torch
+
+
+def fused(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Tensor | None:
+    """`attend` for what transformers gives an attention module; None where it can't, or isn't worth it."""
+    if not _takes(module, query, key, value, attention_mask, **kwargs):
+        return None
     given = attention_mask, kwargs.get("position_bias"), kwargs.get("scaling")
-    causal = _is_causal(module, attention_mask, kwargs)
-    if learns(query, key, value):
-        return _Attend.apply(query, key, value, *given, causal), None  # type: ignore[no-untyped-call]
-    return attend(query, key, value, *given, causal), None
+    by: Callable[..., Tensor] = _Attend.apply if learns(query, key, value) else attend
+    return by(query, key, value, *given, _is_causal(module, attention_mask, kwargs))
 
 
 def _is_causal(module: nn.Module, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
@@ -144,7 +153,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
     return query.new_empty(batch, queries, heads, size)
 
 
-def takes(
+def _takes(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> bool:
     """Whether `attend` can do it, and is worth it: for one query keys and values aren't worth packing. The
