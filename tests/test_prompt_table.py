@@ -140,7 +140,7 @@ def saved(tmp_path_factory):
     out.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompts, "open_grid", lambda *args, **options: Project(folder))
-        patch.setitem(prompts.PAPERS_DRAWS, "small", 2)
+        patch.setitem(prompts.FURTHER, "small", 1)
         prompts.run_grid("own-tiny", folder, folder, out)
     return Project(folder), out
 

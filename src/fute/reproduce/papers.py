@@ -45,21 +45,6 @@ def papers_scores(
     return found
 
 
-def papers_draws(
-    project: Project,
-    candidates: Mapping[str, Sequence[str]],
-    draws: int,
-    rows: int | None = None,
-    progress: Progress = silent,
-) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """`papers_scores` of so many draws (S), the first of which is its own: {dataset: {way: (S, k)}}."""
-    made = [papers_scores(project, candidates, rows, progress, draw) for draw in range(draws)]
-    return {
-        dataset: {way: np.stack([one[dataset][way] for one in made]).astype(np.float32) for way in PAPERS}
-        for dataset in (candidates if made else ())
-    }
-
-
 def embedded_in(
     project: Project, way: Way, names: Sequence[str], progress: Progress = silent, draw: int = 0
 ) -> dict[str, TaskEmbedding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import string
@@ -24,8 +25,9 @@ from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
 from fute.reproduce.draws import drawn_scores
-from fute.reproduce.papers import papers_draws, papers_scores
+from fute.reproduce.papers import papers_scores
 from fute.reproduce.subjects import write_subjects
+from fute.reproduce.ways import PAPERS
 from fute.selection.compare import Comparison
 
 log = logging.getLogger("fute")
@@ -49,10 +51,10 @@ _LLMS = {
     "llama2-70b": ("hf:meta-llama/Llama-2-70b-chat-hf", "4bit"),
     "mixtral-8x7b": ("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit"),
 }
-# scale → how often the selection is repeated, by ways that need the answers alone and by the paper's own
-# embeddings; at the paper's scale one of these takes minutes
+# scale → how many draws the selection is repeated on, by ways that need the answers alone
 DRAWS = {"small": 5, "paper": 0}
-PAPERS_DRAWS = {"small": 5, "paper": 0}
+# scale → how many more the paper's own embeddings are made of; at the paper's scale one takes minutes
+FURTHER = {"small": 4, "paper": 0}
 # scale → of how many texts and rows the paper's own embeddings are made; None: as `PAPERS` says
 ROWS = {"small": None, "paper": 100_000}
 # scale → its grids
@@ -107,15 +109,21 @@ def run_grid(
     for dataset, ways in drawn_scores(project, candidates, DRAWS[scale], progress).items():
         arrays |= {f"draw/{dataset}/{way}": scores for way, scores in ways.items()}
     names = {dataset: found.candidates for dataset, found in comparisons.items()}
-    for dataset, more in papers_scores(project, names, ROWS[scale], progress).items():
+    papers = [papers_scores(project, names, ROWS[scale], progress)]
+    for dataset, more in papers[0].items():
         comparisons[dataset] = comparisons[dataset].beside(more)
     found_all = [found.as_dict() for found in comparisons.values()]
     content = json.dumps({"grid": grid, "labels": labels, "comparisons": found_all})
     write_atomically(out / f"prompts-{grid}.json", content + "\n")
     _save(arrays, out / f"prompts-{grid}.npz")
-    for dataset, ways in papers_draws(project, names, PAPERS_DRAWS[scale], ROWS[scale], progress).items():
-        arrays |= {f"draw/{dataset}/{way}": scores for way, scores in ways.items()}
-    _save(arrays, out / f"prompts-{grid}.npz")
+    if FURTHER[scale]:
+        papers += [
+            papers_scores(project, names, ROWS[scale], progress, 1 + draw) for draw in range(FURTHER[scale])
+        ]
+        for dataset, way in itertools.product(names, PAPERS):
+            scores = [one[dataset][way] for one in papers]
+            arrays[f"draw/{dataset}/{way}"] = np.array(scores, dtype=np.float32)
+        _save(arrays, out / f"prompts-{grid}.npz")
 
 
 def _save(arrays: dict[str, Any], to: Path) -> None:
