@@ -1,6 +1,7 @@
 """Llama layers in C++ for AMX: as near to float32 as transformers' own in bfloat16."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,26 @@ from fute.models.backends.transformers import CausalLM
 from fute.models.prompted import PromptedLLM
 from fute.weights import amx
 from fute.weights.locate import Weights
+from tests.helpers import write
 
+_FLAGS = cpu_flags()
 needs_amx = pytest.mark.skipif(
-    "amx_bf16" not in cpu_flags() or not has_compiler(), reason="needs AMX and a C++ compiler"
+    not _FLAGS >= amx.FLAGS or not has_compiler(), reason="needs AMX and a C++ compiler"
 )
+needs_halves = pytest.mark.skipif(
+    "avx512_bf16" not in _FLAGS or not has_compiler(), reason="needs AVX512-BF16 and a C++ compiler"
+)
+
+
+@pytest.fixture
+def tiles(monkeypatch, tmp_path):
+    """AMX, in software where the CPU has none."""
+    if not _FLAGS >= amx.FLAGS:
+        parts = [Path(__file__).parent / "tiles.h", Path(amx.__file__).with_suffix(".cpp")]
+        whole = write(tmp_path / "amx.cpp", "\n".join(part.read_text("utf-8") for part in parts))
+        library = native.compiled(whole)
+        assert library is not None
+        monkeypatch.setattr(amx, "_library", lambda: library)
 
 
 def config(**changes):
@@ -59,7 +76,8 @@ def as_amx(**changes):
     return layer
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("shape", [(1, 1), (1, 33), (3, 100), (2, 300), (1, 900)])
 def test_a_layer_is_as_near_to_float32_as_that_of_transformers(shape):
     x = torch.randn(*shape, 192, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -71,7 +89,8 @@ def test_a_layer_is_as_near_to_float32_as_that_of_transformers(shape):
     assert its.norm() < 0.02 * exact.norm(), "else neither says anything"
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 def test_large_values_neither_overflow_nor_vanish():
     x = 300 * torch.randn(1, 64, 192, generator=torch.Generator().manual_seed(1)).bfloat16()
     changes = {"head_dim": 64}
@@ -90,7 +109,8 @@ def test_large_values_neither_overflow_nor_vanish():
     assert (ours - exact).norm() <= 1.1 * (its - exact).norm()
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 def test_it_runs_on_as_many_threads_as_torch():
     x = torch.randn(4, 200, 192, generator=torch.Generator().manual_seed(1)).bfloat16()
     layer, before = as_amx(), torch.get_num_threads()
@@ -106,7 +126,8 @@ def test_it_runs_on_as_many_threads_as_torch():
     assert torch.equal(found[0], found[2])
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -123,7 +144,8 @@ def test_other_layers_stay_as_they_are(changes):
     assert not amx.takes([drawn_layer(**changes).bfloat16()])
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 def test_float32_stays_float32():
     assert not amx.takes([drawn_layer()])
 
@@ -151,7 +173,8 @@ def drawn(rng, length):
     return tuple(rng.integers(3, 60, length).tolist())
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 def test_scores_are_right_however_texts_are_read(llama):
     rng = np.random.default_rng(0)
     words = ((5,), (6,))
@@ -169,7 +192,8 @@ def test_scores_are_right_however_texts_are_read(llama):
     assert Counter(torch._dynamo.utils.counters["stats"]) == before, "nothing was left to `torch.compile`"
 
 
-@needs_amx
+@needs_halves
+@pytest.mark.usefixtures("tiles")
 def test_it_writes_what_it_would_write_in_float32(llama):
     class Tokens:
         pad_token_id = bos_token_id = eos_token_id = 0

@@ -12,14 +12,14 @@ from typing import Any
 from fute.core.native import call, compiled
 from fute.core.runtime import DType, cpu_flags
 
-_FLAGS = {"amx_bf16", "amx_tile", "avx512_bf16"}
+FLAGS = {"amx_bf16", "amx_tile", "avx512_bf16"}
 _ARCHITECTURE = "llama"
 _SPARE_ROWS = 32  # that tiles may read after the last
 
 
 def may_take(architecture: str | None, dtype: DType) -> bool:
     """Whether an LLM's layers probably run here, said without loading it."""
-    return architecture == _ARCHITECTURE and dtype == "bfloat16" and cpu_flags() >= _FLAGS
+    return architecture == _ARCHITECTURE and dtype == "bfloat16" and cpu_flags() >= FLAGS
 
 
 def takes(layers: list[Any]) -> bool:
@@ -51,7 +51,7 @@ def _fits(layer: Any) -> bool:
 @functools.cache
 def _library() -> Any:
     """amx.cpp; None where it can't be compiled, or may not run."""
-    if not cpu_flags() >= _FLAGS:
+    if not cpu_flags() >= FLAGS:
         return None
     import torch  # noqa: F401 -- first, so that both use its OpenMP
 
