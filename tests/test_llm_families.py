@@ -11,7 +11,9 @@ from fute.core.errors import ModelError
 from fute.models.backends import transformers as backend
 from fute.models.backends.packing import Question
 from fute.models.backends.transformers import CausalLM
+from fute.weights.load import load_causal_lm
 from fute.weights.locate import Weights
+from tests.helpers import refused
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60}
 GATED = {**SIZE, "intermediate_size": 48, "num_key_value_heads": 2}
@@ -227,3 +229,21 @@ def test_logits_that_are_changed_after_the_head_are_refused_not_misread(small):
     config = transformers.Gemma2Config(**GATED, head_dim=8, final_logit_softcapping=0.01)
     with pytest.raises(ModelError, match="changes its logits"):
         small(config).score([QUESTIONS])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_weights_without_a_head_are_no_llm(family, tmp_path):
+    config = CONFIGS[family]
+    config = type(config)(**{**config.to_dict(), "tie_word_embeddings": False})
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    lm = CausalLM(Weights(family, tmp_path), "float32")
+    with refused(ModelError, "lacks weights of", "draw at random", "weights that were trained for this"):
+        lm.score([[Question((5, 6), ((7,), (8,)))]])
+
+
+def test_a_head_that_is_the_embeddings_needs_no_weights_of_its_own(tmp_path):
+    config = transformers.LlamaConfig(**GATED, tie_word_embeddings=True)
+    model = transformers.AutoModel.from_config(config)
+    model.save_pretrained(tmp_path)
+    head = load_causal_lm(Weights("llama", tmp_path), "float32").get_output_embeddings()
+    assert torch.equal(head.weight, model.get_input_embeddings().weight)

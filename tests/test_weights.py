@@ -3,17 +3,21 @@
 import os
 import platform
 import shutil
+import string
 import subprocess
 import sys
 
 import gguf
+import numpy as np
 import pytest
+import torch
 
 from fute import PromptedLLM
 from fute.core.errors import MissingError, ModelError
 from fute.weights.gguf import read_head
+from fute.weights.load import load_base, load_causal_lm
 from fute.weights.locate import locate
-from tests.helpers import refused
+from tests.helpers import refused, write
 
 
 def test_a_package_with_safetensors_and_one_with_a_gguf_file():
@@ -138,3 +142,85 @@ print(given_back, faults())
     given_back, kept = map(int, done.stdout.split())
     assert given_back > 20 * 100  # a page each time for every 4 KiB, or fewer, larger ones
     assert kept < given_back / 20
+
+
+def tensors(d=64, vocabulary=40, inner=96):
+    """A Llama's of one layer, by GGUF's names."""
+    rng, matrices = np.random.default_rng(0), {f"attn_{name}": (d, d) for name in ("q", "k", "v", "output")}
+    layer = {
+        "attn_norm": (d,),
+        "ffn_norm": (d,),
+        "ffn_gate": (inner, d),
+        "ffn_up": (inner, d),
+        "ffn_down": (d, inner),
+    }
+    shapes = {f"blk.0.{name}": shape for name, shape in (matrices | layer).items()}
+    shapes |= {"token_embd": (vocabulary, d), "output": (vocabulary, d), "output_norm": (d,)}
+    return {f"{name}.weight": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_gguf(path, weights):
+    writer = gguf.GGUFWriter(path, "llama")
+    for add, value in (
+        (writer.add_context_length, 128),
+        (writer.add_embedding_length, 64),
+        (writer.add_block_count, 1),
+        (writer.add_feed_forward_length, 96),
+        (writer.add_head_count, 2),
+        (writer.add_head_count_kv, 2),
+        (writer.add_layer_norm_rms_eps, 1e-5),
+        (writer.add_rope_dimension_count, 32),
+        (writer.add_vocab_size, 40),
+        (writer.add_tokenizer_model, "gpt2"),
+        (writer.add_token_list, ["ab", *string.ascii_lowercase, *string.digits, "A", "B", "C"]),
+        (writer.add_token_merges, ["a b"]),
+        (writer.add_token_types, [1] * 40),
+        (writer.add_bos_token_id, 1),
+        (writer.add_eos_token_id, 1),
+    ):
+        add(value)
+    for name, tensor in weights.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return locate(str(path))
+
+
+def test_a_gguf_file_keeps_its_head_where_its_body_is_used_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    weights = tensors()
+    found = write_gguf(tmp_path / "small.gguf", weights)
+    load_base(found, "float32")
+    head = load_causal_lm(found, "float32").get_output_embeddings().weight
+    assert torch.equal(head, torch.tensor(weights["output.weight"]).bfloat16().float())
+
+
+def test_a_gguf_file_without_all_weights_is_refused_and_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    weights = tensors()
+    del weights["blk.0.ffn_up.weight"]
+    found = write_gguf(tmp_path / "small.gguf", weights)
+    for _ in range(2):
+        with refused(
+            ModelError, "lacks weights of LlamaForCausalLM", "without model.layers.0.mlp.up_proj.weight"
+        ):
+            load_base(found, "float32")
+    assert not list((tmp_path / "cache" / "converted").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], ["holds an adapter", "merge_and_unload()"]),
+        (["model.safetensors"], ["holds no config.json", "a transformers model folder, or one GGUF file"]),
+        (["a.gguf", "b.gguf"], ["holds no config.json", "one GGUF file"]),
+        (["config.json", "pytorch_model.bin"], ["holds no safetensors", "doesn't load pickled ones"]),
+    ],
+)
+def test_a_folder_that_holds_no_model_says_what_it_lacks(files, said, tmp_path):
+    for name in files:
+        write(tmp_path / name, "{}")
+    with refused(ModelError, str(tmp_path), *said):
+        locate(str(tmp_path))

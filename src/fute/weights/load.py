@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +65,7 @@ def load_causal_lm(weights: Weights, dtype: DType, quantize: Quantize | None = N
     """A decoder-only LLM, in evaluation mode, without gradients.
 
     Raises:
-        ModelError: transformers can't load it; says why.
+        ModelError: transformers can't load it, or the file holds no language model head; says why.
         MissingError: torch, transformers or what `quantize` needs isn't installed.
     """
     require_local(weights)
@@ -215,7 +216,7 @@ def load_headed(weights: Weights, dtype: DType, auto_class: str) -> Any:
     require_local(weights)
     import transformers
 
-    return _load(weights, dtype, getattr(transformers, auto_class), whole=True)
+    return _load(weights, dtype, getattr(transformers, auto_class))
 
 
 def load_empty(weights: Weights, auto_class: str) -> Any:
@@ -242,7 +243,7 @@ def load_base(weights: Weights, dtype: DType) -> Any:
     require_local(weights)
     from transformers import AutoModel
 
-    return _load(weights, dtype, AutoModel, names=_names_of_body(weights))
+    return _load(weights, dtype, AutoModel, holds="body")
 
 
 def _names_of_body(weights: Weights) -> dict[str, str]:
@@ -286,9 +287,11 @@ def _load(
     dtype: DType,
     auto_class: Any,
     quantize: Quantize | None = None,
-    whole: bool = False,
-    names: dict[str, str] | None = None,
+    holds: Literal["all", "body"] = "all",
 ) -> Any:
+    """Raises ModelError where the file lacks some of the weights that it should hold, all or those of the
+    body: transformers would draw them at random.
+    """
     import torch
 
     _quiet_transformers()
@@ -296,7 +299,7 @@ def _load(
 
     keep_freed_memory()
     try:
-        folder = _converted(weights, auto_class)
+        folder = _converted(weights)
         model, loading = auto_class.from_pretrained(
             folder,
             output_loading_info=True,
@@ -304,25 +307,13 @@ def _load(
             use_safetensors=True,
             trust_remote_code=False,
             quantization_config=_quantisation(quantize, dtype),
-            key_mapping=names or None,
+            key_mapping=(_names_of_body(weights) if holds == "body" else {}) or None,
         )
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _unloadable(weights, error) from error
-    missing = sorted(loading["missing_keys"])
-    if whole and missing:
-        raise ModelError(
-            f"{weights.id} holds no trained head for {auto_class.__name__}",
-            found=f"without weights: {', '.join(missing[:5])}",
-            fix="name the right `head`, or weights that were fine-tuned for it",
-        )
-    # No head of ours reads a pooler.
-    lacking = [name for name in missing if "pooler" not in name]
-    if names is not None and lacking:
-        raise ModelError(
-            f"{weights.id} lacks weights of {type(model).__name__}",
-            found=f"without {', '.join(lacking[:5])}",
-            fix="save the whole model: transformers would draw them at random",
-        )
+    # No head of ours reads a body's pooler.
+    missing = [name for name in loading["missing_keys"] if holds == "all" or "pooler" not in name]
+    _refuse_missing(weights, type(model).__name__, missing)
     if quantize and all(type(tensor) is torch.nn.Parameter for tensor in model.parameters()):
         raise ModelError(
             f"{weights.id}: nothing in this architecture ({model.config.model_type}) can be quantised here",
@@ -333,6 +324,15 @@ def _load(
     model = model.eval() if quantize and device() == "cuda" else model.eval().to(device())
     install(model)
     return model
+
+
+def _refuse_missing(weights: Weights, model: str, missing: Iterable[str]) -> None:
+    if missing := sorted(missing):
+        raise ModelError(
+            f"{weights.id} lacks weights of {model}, which transformers would draw at random",
+            found=f"without {', '.join(missing[:5])}",
+            fix="name weights that were trained for this, or another `head`, or save the whole model",
+        )
 
 
 def _unloadable(weights: Weights, error: Exception) -> ModelError:
@@ -347,27 +347,41 @@ def _converted_folder(weights: Weights) -> Path:
     return cache_dir() / "converted" / weights.digest[:32] if weights.gguf else weights.folder
 
 
-def _converted(weights: Weights, auto_class: Any) -> Path:
-    """The folder with safetensors; a GGUF file is converted to bfloat16 at its first use (some 15 s)."""
+def _converted(weights: Weights) -> Path:
+    """The folder with safetensors; a GGUF file is converted to bfloat16, whole, at its first use (some
+    15 s).
+
+    Raises:
+        ModelError: the file lacks weights.
+    """
     import torch
-    from transformers import AutoTokenizer, GgufConfig
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+        GgufConfig,
+    )
 
     target = _converted_folder(weights)
     if target.is_dir():
         return target
     log.info("converting %s to safetensors, once …", weights.id)
+    file = {"pretrained_model_name_or_path": weights.folder, "gguf_file": weights.gguf}
     # transformers draws a bar of its own here, across ours.
     with storing(target), contextlib.redirect_stderr(io.StringIO()):
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
         try:
-            AutoTokenizer.from_pretrained(weights.folder, gguf_file=weights.gguf).save_pretrained(unfinished)
-            model = auto_class.from_pretrained(
-                weights.folder,
-                gguf_file=weights.gguf,
+            AutoTokenizer.from_pretrained(**file).save_pretrained(unfinished)
+            is_seq2seq = AutoConfig.from_pretrained(**file).is_encoder_decoder
+            model, loading = (AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM).from_pretrained(
+                **file,
+                output_loading_info=True,
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.bfloat16,
             )
+            _refuse_missing(weights, type(model).__name__, loading["missing_keys"])
             model.save_pretrained(unfinished)
             try:
                 unfinished.rename(target)
