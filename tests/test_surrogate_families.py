@@ -16,6 +16,7 @@ from fute.methods.base import bootstrap_counts
 from fute.methods.task_emb import TaskEmb
 from fute.methods.text_emb import TextEmb
 from fute.methods.tupate import TuPaTE
+from fute.surrogates import frozen
 from fute.surrogates.adapters import BitFit, LoRA, Nothing
 from fute.surrogates.base import represent, states
 from fute.surrogates.features import Features
@@ -443,3 +444,20 @@ def test_a_body_that_lacks_weights_is_refused_not_drawn(tmp_path):
     save_file(tensors, file, {"format": "pt"})
     with refused(ModelError, "lacks weights of LlamaModel", "layers.1.mlp.up_proj.weight", "at random"):
         load_base(made.weights, "float32")
+
+
+@pytest.mark.parametrize("estimator", ["per_example", "squared_mean"])
+def test_what_a_frozen_surrogate_made_of_inputs_serves_the_next_model_too(bert, estimator, monkeypatch):
+    method, read = TaskEmb(steps=20, estimator=estimator), []
+    swapped = dataclasses.replace(reviews(), targets=1 - reviews().targets)
+    alone = method.embed(swapped, Features(bert), 0, silent).left.astype(np.float32)
+    real = frozen.side_by_side
+    monkeypatch.setattr(
+        frozen, "side_by_side", lambda do, some, *rest: read.extend(some) or real(do, some, *rest)
+    )
+    features, found = Features(bert), []
+    for examples in (reviews(16), swapped):
+        found.append(method.embed(examples, features, 0, silent).left.astype(np.float32))
+        assert sum(len(tokens["input_ids"]) for tokens in read) <= len(examples.inputs)
+    assert found[1] == pytest.approx(alone, rel=1e-2, abs=float(1e-3 * np.abs(alone).max()))
+    assert np.abs(found[0] - found[1]).max() > 0.01 * np.abs(alone).max()

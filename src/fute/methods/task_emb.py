@@ -144,11 +144,9 @@ class TaskEmb:
     def _vector(
         self, examples: Examples, features: Features, seed: int, progress: Progress
     ) -> tuple[Iterator[Floats], Mapping[str, Any]]:
-        from fute.surrogates.frozen import Frozen
         from fute.surrogates.training import Training
 
-        frozen = Frozen.load(features.surrogate, self.max_tokens, examples.output)
-        training = Training(frozen, examples, self, seed)
+        training = Training(features.copied(self.max_tokens, examples.output), examples, self, seed)
         fitted = self._adapted(training, progress)
         if self.targets == "sampled":
             training.sample_targets(fitted.head, seed)

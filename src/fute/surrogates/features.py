@@ -18,7 +18,7 @@ from fute.core.types import Floats, Input, Output
 from fute.surrogates.base import Surrogate, mean_pool, states
 
 if TYPE_CHECKING:
-    from fute.surrogates.frozen import Frozen
+    from fute.surrogates.frozen import Frozen, Kept
 
 _VERSION = 1
 _AT_ONCE = 16  # batches that are read before they are kept
@@ -51,6 +51,7 @@ class Features:
         self._store = KeyValue(path) if path is not None else None
         self._memory: dict[Input, Floats] = {}
         self._frozen: Frozen | None = None
+        self._copies: tuple[int, Kept] | None = None
         self._last: tuple[list[Input], Floats] | None = None
         self._others: dict[tuple[int | None, str], Features] = {}
 
@@ -78,6 +79,16 @@ class Features:
             model = self.surrogate.model if writer is None else writer.base_model
             kept = self._frozen = Frozen(self.surrogate, model, max_tokens, writer)
         return kept
+
+    def copied(self, max_tokens: int, output: Output = "class") -> Frozen:
+        """As `frozen`, by a fresh copy of the model in float32, which a method may change once it has made of
+        inputs what it makes of them; that is kept for the next copy.
+        """
+        from fute.surrogates.frozen import Frozen, Kept
+
+        if self._copies is None or self._copies[0] != max_tokens:
+            self._copies = max_tokens, Kept()
+        return Frozen.load(self.surrogate, max_tokens, output, self._copies[1])
 
     def __call__(self, inputs: Sequence[Input], progress: Progress = silent) -> Floats:
         """Pooled hidden states, each scaled to length 1: float32 (n, d).

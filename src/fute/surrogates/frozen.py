@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,19 @@ from fute.surrogates.side_by_side import side_by_side
 from fute.surrogates.stack import resumed, states_below
 
 Item = tuple[str, Input]
-_MOST_KEPT = 4 << 30  # bytes; the oldest are forgotten first
+_MOST_KEPT = 4 << 30  # bytes
+
+
+class Kept(dict[Item, Tensor]):
+    """What was made of inputs; the oldest are forgotten first, where it gets too large."""
+
+    bytes = 0
+
+    def add(self, fresh: Mapping[Item, Tensor]) -> None:
+        self.update(fresh)
+        self.bytes += sum(tensor.nbytes for tensor in fresh.values())
+        while self.bytes > _MOST_KEPT:
+            self.bytes -= self.pop(next(iter(self))).nbytes
 
 
 class Frozen:
@@ -28,24 +40,26 @@ class Frozen:
         model: a copy of it that nothing trains.
         max_tokens: longer inputs are cut.
         writer: the model with its language model head around it, where texts are to be written.
+        kept: what another one, of the same weights and as precise, has made; it is added to.
     """
 
-    def __init__(self, surrogate: Surrogate, model: Any, max_tokens: int, writer: Any = None) -> None:
+    def __init__(
+        self, surrogate: Surrogate, model: Any, max_tokens: int, writer: Any = None, kept: Kept | None = None
+    ) -> None:
         self.surrogate, self.model, self.max_tokens, self.writer = surrogate, model, max_tokens, writer
-        self._kept: dict[Item, Tensor] = {}
-        self._bytes = 0
+        self._kept = Kept() if kept is None else kept
 
     @classmethod
-    def load(cls, surrogate: Surrogate, max_tokens: int, output: Output) -> Frozen:
+    def load(cls, surrogate: Surrogate, max_tokens: int, output: Output, kept: Kept | None = None) -> Frozen:
         """With a fresh copy of the model, in float32, that can learn answers of this kind.
 
         Raises:
             ModelError: texts, and the surrogate writes none.
         """
         if output != "text":
-            return cls(surrogate, surrogate.load("float32"), max_tokens)
+            return cls(surrogate, surrogate.load("float32"), max_tokens, None, kept)
         writer = surrogate.load_writer("float32")
-        return cls(surrogate, writer.base_model, max_tokens, writer)
+        return cls(surrogate, writer.base_model, max_tokens, writer, kept)
 
     def representations(self, inputs: Sequence[Input]) -> Tensor:
         """`represent` of each: float32 (n, d)."""
@@ -99,11 +113,5 @@ class Frozen:
         rows = itertools.chain.from_iterable(made)
         fresh = {(what, item): row for item, row in zip(itertools.chain(*batches), rows, strict=True)}
         found = [fresh[what, item] if (what, item) in fresh else self._kept[what, item] for item in inputs]
-        self._keep(fresh)
+        self._kept.add(fresh)
         return found
-
-    def _keep(self, fresh: dict[Item, Tensor]) -> None:
-        self._kept |= fresh
-        self._bytes += sum(tensor.nbytes for tensor in fresh.values())
-        while self._bytes > _MOST_KEPT:
-            self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
