@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from fute import Input
-from fute.core import native
 from fute.surrogates.base import Surrogate, states
 from fute.weights import attention
 from fute.weights.attention import attend
 
 from .surrogates import CONFIGS, CONFIGS_OF_WRITERS, make
 
-needs_avx512 = pytest.mark.skipif(attention._library() is None, reason="needs AVX512-BF16, no AMX, and g++")
+needs_avx512 = pytest.mark.skipif(attention._library() is None, reason="needs AVX512-BF16 and g++")
 
 
 def drawn(batch, heads, groups, queries, keys, size, seed=0):
@@ -274,13 +273,35 @@ def test_only_halves_are_attended_so(tmp_path, dtype):
     assert model.config._attn_implementation == (attention.IMPLEMENTATION if ours else "sdpa")
 
 
-@pytest.mark.parametrize("flags", [{"avx512f"}, {"avx512_bf16", "amx_bf16"}])
-def test_other_cpus_keep_pytorchs(flags, monkeypatch):
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(native, "compiled", None)
+@pytest.fixture
+def library_again():
+    """`_library` decides anew, and so it does after."""
     attention._library.cache_clear()
-    assert attention._library() is None
+    yield attention._library
     attention._library.cache_clear()
+
+
+def test_other_cpus_keep_pytorchs(library_again, monkeypatch):
+    monkeypatch.setattr(attention, "cpu_flags", lambda: frozenset({"avx512f"}))
+    monkeypatch.setattr(attention, "compiled", None)
+    assert library_again() is None
+
+
+@needs_avx512
+@pytest.mark.parametrize("faster", [True, False])
+def test_with_amx_the_faster_one_is_taken(faster, library_again, monkeypatch):
+    timed = []
+
+    def measured(library, *both):
+        timed.extend(both)
+        return faster
+
+    monkeypatch.setattr(attention, "cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
+    monkeypatch.setattr(attention, "is_faster", measured)
+    assert (library_again() is not None) == faster
+    ours, theirs = (do().float() for do in timed)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 0.02
 
 
 def test_without_a_compiler_everything_stays_with_pytorch(tmp_path, monkeypatch):

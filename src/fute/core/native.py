@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import json
 import logging
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fute.core.files import cache_dir
+import numpy as np
+
+from fute.core.files import cache_dir, write_atomically
 from fute.core.hashing import digest
 from fute.core.runtime import cpu_flags
 
 log = logging.getLogger("fute")
 _HEADERS = Path(__file__).parent
+_RUNS = 7
 _FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 
 
@@ -68,6 +75,26 @@ def compiled_for_halves(source: Path) -> ctypes.CDLL | None:
     """
     flags = cpu_flags()
     return compiled(source) if "avx512_bf16" in flags and "amx_bf16" not in flags else None
+
+
+def is_faster(library: ctypes.CDLL, ours: Callable[[], object], theirs: Callable[[], object]) -> bool:
+    """Whether `ours`, by a library of `compiled`, takes less time here than `theirs`: the least of some runs
+    of each in turn. What was measured is kept beside the library, so that later processes decide alike.
+    """
+    kept = Path(library._name).with_suffix(".json")
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads(kept.read_text("utf-8"))["faster"])
+    seconds = np.array([[_seconds(do) for do in (ours, theirs)] for _ in range(_RUNS)]).min(axis=0)
+    faster = bool(seconds[0] < seconds[1])
+    with contextlib.suppress(OSError):
+        write_atomically(kept, json.dumps({"faster": faster, "seconds": seconds.tolist()}) + "\n")
+    return faster
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:

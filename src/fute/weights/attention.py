@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fute.core.native import call, compiled_for_halves
+from fute.core.native import call, compiled, is_faster
+from fute.core.runtime import cpu_flags
 
 IMPLEMENTATION = "fute"
 FUSED = ("sdpa", IMPLEMENTATION)  # both take masks of bools
 _LANES = 16  # numbers that its registers hold
+_MEASURED = (8, 12, 64, 64)  # texts, heads, tokens and head size of what both are measured on
 
 
 def install(model: Any) -> None:
@@ -176,5 +179,20 @@ def _takes(
 
 @functools.cache
 def _library() -> CDLL | None:
-    """attention.cpp; None where it can't be compiled or isn't faster."""
-    return compiled_for_halves(Path(__file__).with_suffix(".cpp"))
+    """attention.cpp; None where it can't be compiled, or isn't faster: which is measured where there is AMX,
+    since PyTorch uses that.
+    """
+    library = compiled(Path(__file__).with_suffix(".cpp")) if "avx512_bf16" in cpu_flags() else None
+    if library is None or "amx_bf16" not in cpu_flags():
+        return library
+    seeded = torch.Generator().manual_seed(0)  # no draw of the caller's
+    query, key, value = torch.randn(3, *_MEASURED, generator=seeded).bfloat16().unbind()
+    given, out = _given(query, key, value, None, None, None, False), query.transpose(1, 2).contiguous()
+
+    def ours() -> Tensor:
+        call(library, "attend", *given, out, torch.get_num_threads())
+        return out.transpose(1, 2)
+
+    return (
+        library if is_faster(library, ours, lambda: scaled_dot_product_attention(query, key, value)) else None
+    )
