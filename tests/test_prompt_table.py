@@ -1,6 +1,7 @@
 """What is saved of prompt grids, and the table of it: by hand, and from a grid of a tiny LLM."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,6 +209,26 @@ def test_the_papers_embeddings_are_rows_and_are_made_once(saved, monkeypatch):
     a, b = (one.vector.astype(float) for one in mine.values())
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert again["FUTE+TuPaTE"][2] == pytest.approx(cosine, abs=1e-4)
+
+
+def test_the_papers_embeddings_are_made_again_of_other_answers(saved, monkeypatch):
+    project, _ = saved
+    plain = project.work
+
+    def changed(name):
+        work = plain(name)
+        other = replace(work.examples, targets=work.examples.targets[::-1].copy())
+        return work._replace(examples=other) if name == "first" else work
+
+    def made(way, embedder, work):
+        raise RuntimeError(f"{work.name} is made")
+
+    monkeypatch.setattr(project, "work", changed)
+    monkeypatch.setattr("fute.reproduce.papers.embedded", made)
+    way = PAPERS["FUTE+TaskEmb"]
+    assert list(embedded_in(project, way, ["second"])) == ["second"]
+    with pytest.raises(RuntimeError, match="first is made"):
+        embedded_in(project, way, ["second", "first"])
 
 
 def test_the_report_has_intervals_and_spreads(saved):

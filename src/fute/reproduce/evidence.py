@@ -28,7 +28,7 @@ from fute.reproduce.finetuning import tuned_model
 from fute.reproduce.said import read_said, write_said
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import BaseConfig, Transfer
-from fute.reproduce.ways import PAPERS, STEPS, Way, embedded
+from fute.reproduce.ways import PAPERS, STEPS, Way, drawn, embedded
 from fute.selection.baselines.sources import curve_grad, data_size, fit_loss_curve
 from fute.space.similarity import cosine
 from fute.space.space import Space
@@ -247,7 +247,8 @@ class Evidence:
         """The embedding of that name, made only where its space doesn't hold it."""
         held = self._held(way)
         if name not in held:
-            held[name] = embedded(way, self._embedder(way, task), work(), self.progress)
+            embedder = self._embedder(way, task)
+            held[name] = embedded(way, embedder, drawn(way, work(), embedder.seed), self.progress)
             self._space(way).add(held[name])
         return held[name]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fute.core.progress import Progress, silent
 from fute.core.types import TaskEmbedding
 from fute.project import Project
-from fute.reproduce.ways import PAPERS, Way, embedded
+from fute.reproduce.ways import PAPERS, Way, drawn, embedded
 from fute.space.similarity import cosine
 from fute.space.space import Space
 
@@ -48,8 +48,8 @@ def papers_scores(
 def embedded_in(
     project: Project, way: Way, names: Sequence[str], progress: Progress = silent, draw: int = 0
 ) -> dict[str, TaskEmbedding]:
-    """The embeddings of that kind of a project's datasets and models, by name; those that are missing are
-    made first, from the answers that are kept.
+    """The embeddings of that kind of a project's datasets and models, by name; those that are missing, or of
+    other answers than are kept now, are made first.
     """
     embedder = project.embedder_of(way.method, options=way.options)
     embedder = replace(embedder, seed=embedder.seed + draw)
@@ -57,7 +57,9 @@ def embedded_in(
     held = {e.name: e for e in space.embeddings()}
     for done, name in enumerate(names):
         progress(f"{way.method}, {way.rows} rows, draw {draw} ({project.folder.name})", done, len(names))
-        if name not in held:
-            held[name] = embedded(way, embedder, project.work(name))
+        work = drawn(way, project.work(name), embedder.seed)
+        content = embedder.content(work.examples, work.kind)
+        if name not in held or held[name].provenance.get("content") != content:
+            held[name] = embedded(way, embedder, work)
             space.add(held[name])
     return {name: held[name] for name in names}

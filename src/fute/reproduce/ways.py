@@ -53,9 +53,13 @@ PAPERS = {
 }
 
 
+def drawn(way: Way, work: Work, seed: int) -> Work:
+    """With as many of the examples as the way takes; the seed says which."""
+    return work._replace(examples=some(work.examples, way.rows, seed))
+
+
 def embedded(way: Way, embedder: Embedder, work: Work, progress: Progress = silent) -> TaskEmbedding:
-    """The embedding of that kind, of as many of the examples as it takes; which, the embedder's seed says."""
-    work = work._replace(examples=some(work.examples, way.rows, embedder.seed))
+    """The embedding of that kind."""
     progress(f"{way.method}: {work.name}", 0, 1)
     if way.own_starts:
         return embedder.embed_from(zlib.crc32(work.name.encode()) + embedder.seed, work, progress)
