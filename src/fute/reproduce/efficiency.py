@@ -39,6 +39,7 @@ CONTENT_FREE = "label-free + content-free calibration"
 LABELLED = (32, 128)  # rows that direct evaluation asks for
 RACE = 16  # evaluations of a race, for each prompt
 _TIMED = 32  # texts, asked of all prompts anew
+_TIMED_ALONE = 8  # where each prompt reads each text by itself, so that fewer say as much
 _FEWEST = 4  # prompts
 
 What = Literal["calls", "tokens", "seconds"]
@@ -199,9 +200,11 @@ def _costs(project: Project, boxes: Sequence[BlackBox], progress: Progress) -> I
     yield Cost(way="fute + race", prompts=k, once=fute.once, each=fute.each + raced, labels=fute.labels)
 
 
-def _seconds_a_token(boxes: Sequence[BlackBox], inputs: Sequence[Input], progress: Progress) -> float:
+def _seconds_a_token(
+    boxes: Sequence[BlackBox], inputs: Sequence[Input], progress: Progress, timed: int = _TIMED
+) -> float:
     """Of some of the inputs, spread evenly, asked of all boxes anew."""
-    some = inputs[:: max(1, len(inputs) // _TIMED)]
+    some = inputs[:: max(1, len(inputs) // timed)]
     _answer(boxes, some[:1], silent)  # loads the weights
     began = time.perf_counter()
     _answer(boxes, some, progress)
@@ -262,7 +265,7 @@ def _asking_the_llm(cases: Sequence[Case], k: int) -> Iterator[Cost]:
     for way, asking in (("SPELL", _spell), ("Self-Select", _self_select)):
         try:
             asked = [asking(case) for case in cases]
-            amounts = [_asked(*one, _seconds_a_token(*one, silent)) for one in asked]
+            amounts = [_asked(*one, _seconds_a_token(*one, silent, _TIMED_ALONE)) for one in asked]
         except FuteError as error:
             log.warning("%s is left out: %s", way, why(error))
             continue
