@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fute.core.files import cache_dir, write_atomically
 from fute.core.hashing import digest
 from fute.core.runtime import cpu_flags
@@ -84,10 +82,11 @@ def is_faster(library: ctypes.CDLL, ours: Callable[[], object], theirs: Callable
     kept = Path(library._name).with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         return bool(json.loads(kept.read_text("utf-8"))["faster"])
-    seconds = np.array([[_seconds(do) for do in (ours, theirs)] for _ in range(_RUNS)]).min(axis=0)
-    faster = bool(seconds[0] < seconds[1])
+    runs = [(_seconds(ours), _seconds(theirs)) for _ in range(_RUNS)]
+    seconds = min(run[0] for run in runs), min(run[1] for run in runs)
+    faster = seconds[0] < seconds[1]
     with contextlib.suppress(OSError):
-        write_atomically(kept, json.dumps({"faster": faster, "seconds": seconds.tolist()}) + "\n")
+        write_atomically(kept, json.dumps({"faster": faster, "seconds": seconds}) + "\n")
     return faster
 
 

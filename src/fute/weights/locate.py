@@ -111,14 +111,14 @@ def _in_folder(name: str, path: Path) -> Weights:
             expected="pkg:PACKAGE, hf:org/name, a model folder, or a .gguf file",
             fix="check the path",
         )
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path} holds an adapter, not a whole model",
-            fix="merge it into its base with peft: "
-            f"`AutoPeftModelFor….from_pretrained({str(path)!r}).merge_and_unload().save_pretrained(…)`, "
-            "and its tokenizer beside it",
-        )
     if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{path} holds an adapter, not a whole model",
+                fix="merge it into its base with peft: "
+                f"`AutoPeftModelFor….from_pretrained({str(path)!r}).merge_and_unload().save_pretrained(…)`, "
+                "and its tokenizer beside it",
+            )
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
             return Weights(name, path, ggufs[0].name)
