@@ -292,7 +292,8 @@ def test_other_cpus_keep_pytorchs(library_again, monkeypatch):
 def test_with_amx_the_faster_one_is_taken(faster, library_again, monkeypatch):
     timed = []
 
-    def measured(library, *both):
+    def measured(library, *both, version):
+        assert version == torch.__version__
         timed.extend(both)
         return faster
 

@@ -205,7 +205,8 @@ def test_the_papers_embeddings_are_rows_and_are_made_once(saved, monkeypatch):
     (first,) = [cell for cell in saved_cells(out) if cell.dataset == "first"]
     for way, scores in again.items():
         assert scores == pytest.approx(first.ways[way], abs=1e-6)
-    mine = embedded_in(project, PAPERS["FUTE+TuPaTE"], ["first", names[2]])
+    works = [project.work(name) for name in ("first", names[2])]
+    mine = embedded_in(project, PAPERS["FUTE+TuPaTE"], works)
     a, b = (one.vector.astype(float) for one in mine.values())
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert again["FUTE+TuPaTE"][2] == pytest.approx(cosine, abs=1e-4)
@@ -213,22 +214,17 @@ def test_the_papers_embeddings_are_rows_and_are_made_once(saved, monkeypatch):
 
 def test_the_papers_embeddings_are_made_again_of_other_answers(saved, monkeypatch):
     project, _ = saved
-    plain = project.work
-
-    def changed(name):
-        work = plain(name)
-        other = replace(work.examples, targets=work.examples.targets[::-1].copy())
-        return work._replace(examples=other) if name == "first" else work
+    first, second = project.work("first"), project.work("second")
+    changed = replace(first.examples, targets=first.examples.targets[::-1].copy())
 
     def made(way, embedder, work):
         raise RuntimeError(f"{work.name} is made")
 
-    monkeypatch.setattr(project, "work", changed)
     monkeypatch.setattr("fute.reproduce.papers.embedded", made)
     way = PAPERS["FUTE+TaskEmb"]
-    assert list(embedded_in(project, way, ["second"])) == ["second"]
+    assert list(embedded_in(project, way, [second, first])) == ["second", "first"]
     with pytest.raises(RuntimeError, match="first is made"):
-        embedded_in(project, way, ["second", "first"])
+        embedded_in(project, way, [second, first._replace(examples=changed)])
 
 
 def test_the_report_has_intervals_and_spreads(saved):

@@ -75,11 +75,14 @@ def compiled_for_halves(source: Path) -> ctypes.CDLL | None:
     return compiled(source) if "avx512_bf16" in flags and "amx_bf16" not in flags else None
 
 
-def is_faster(library: ctypes.CDLL, ours: Callable[[], object], theirs: Callable[[], object]) -> bool:
+def is_faster(
+    library: ctypes.CDLL, ours: Callable[[], object], theirs: Callable[[], object], *, version: str = ""
+) -> bool:
     """Whether `ours`, by a library of `compiled`, takes less time here than `theirs`: the least of some runs
-    of each in turn. What was measured is kept beside the library, so that later processes decide alike.
+    of each in turn. What was measured is kept beside the library, so that later processes decide alike, for
+    that version of theirs.
     """
-    kept = Path(library._name).with_suffix(".json")
+    kept = Path(library._name).with_suffix(f".{digest(version)[:8]}.json")
     with contextlib.suppress(OSError, ValueError):
         return bool(json.loads(kept.read_text("utf-8"))["faster"])
     runs = [(_seconds(ours), _seconds(theirs)) for _ in range(_RUNS)]

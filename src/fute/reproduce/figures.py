@@ -142,7 +142,8 @@ def prompts(work: Path, scale: str, by: By, progress: Progress = silent) -> Map:
 def _embedded(project: Project, by: By, progress: Progress) -> list[TaskEmbedding]:
     names = [section.name for section in project.sections]
     if by.way in PAPERS:
-        return list(embedded_in(project, PAPERS[by.way], names, progress).values())
+        works = [project.work(name) for name in names]
+        return list(embedded_in(project, PAPERS[by.way], works, progress).values())
     return [e for e in project.space.embeddings("model") if e.name in names]
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fute.api import Work
 from fute.core.progress import Progress, silent
 from fute.core.types import TaskEmbedding
 from fute.project import Project
@@ -36,30 +37,31 @@ def papers_scores(
         {dataset: {way: scores (k,)}}, higher is better.
     """
     found: dict[str, dict[str, NDArray[np.float64]]] = {dataset: {} for dataset in candidates}
+    names = dict.fromkeys([*candidates, *(one for several in candidates.values() for one in several)])
+    works = [project.work(name) for name in names]
     for name, way in PAPERS.items():
         way = way if rows is None else replace(way, rows=rows)
-        names = dict.fromkeys([*candidates, *(one for several in candidates.values() for one in several)])
-        made = embedded_in(project, way, list(names), progress, draw)
+        made = embedded_in(project, way, works, progress, draw)
         for dataset, several in candidates.items():
             found[dataset][name] = np.array([cosine(made[dataset], made[one]) for one in several])
     return found
 
 
 def embedded_in(
-    project: Project, way: Way, names: Sequence[str], progress: Progress = silent, draw: int = 0
+    project: Project, way: Way, works: Sequence[Work], progress: Progress = silent, draw: int = 0
 ) -> dict[str, TaskEmbedding]:
-    """The embeddings of that kind of a project's datasets and models, by name; those that are missing, or of
-    other answers than are kept now, are made first.
+    """The embeddings of that kind of a project's works, by name; those that are missing, or of other answers
+    than are kept now, are made first.
     """
     embedder = project.embedder_of(way.method, options=way.options)
     embedder = replace(embedder, seed=embedder.seed + draw)
     space = Space(project.state / "papers" / f"{embedder.spec.fingerprint}-{way.rows}")
     held = {e.name: e for e in space.embeddings()}
-    for done, name in enumerate(names):
-        progress(f"{way.method}, {way.rows} rows, draw {draw} ({project.folder.name})", done, len(names))
-        work = drawn(way, project.work(name), embedder.seed)
+    for done, whole in enumerate(works):
+        progress(f"{way.method}, {way.rows} rows, draw {draw} ({project.folder.name})", done, len(works))
+        work = drawn(way, whole, embedder.seed)
         content = embedder.content(work.examples, work.kind)
-        if name not in held or held[name].provenance.get("content") != content:
-            held[name] = embedded(way, embedder, work)
-            space.add(held[name])
-    return {name: held[name] for name in names}
+        if work.name not in held or held[work.name].provenance.get("content") != content:
+            held[work.name] = embedded(way, embedder, work)
+            space.add(held[work.name])
+    return {work.name: held[work.name] for work in works}
