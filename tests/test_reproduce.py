@@ -17,7 +17,7 @@ from fute.data.corpus import Corpus, fit
 from fute.data.dataset import Dataset
 from fute.reproduce.archive import kept, pack, unpack
 from fute.reproduce.evidence import WAYS, Evidence, Way
-from fute.reproduce.finetuning import Schedule, evaluate, fine_tune
+from fute.reproduce.finetuning import Schedule, evaluate, fine_tune, keep_lowest
 from fute.reproduce.planning import downloads, plan
 from fute.reproduce.quality import quality, word_f1
 from fute.reproduce.said import read_said, write_said
@@ -122,10 +122,11 @@ def test_fine_tuning_learns_and_is_the_same_each_time(family, tmp_path):
     assert fine_tune(start, moods(), tmp_path / "three", schedule, seed=1) != losses
 
 
-def test_fine_tuning_starts_from_the_weights_of_a_source_and_keeps_so_many_layers(tmp_path):
+def test_fine_tuning_starts_from_the_weights_of_a_source_or_its_lowest_layers(tmp_path):
     start = make("bert", tmp_path / "start").weights
+    keep_lowest(1, start, tmp_path / "cut")
     still = Schedule(rows=16, epochs=1, learning_rate=0.0)
-    fine_tune(start, moods(), tmp_path / "one", still, layers=1)
+    fine_tune(locate(str(tmp_path / "cut")), moods(), tmp_path / "one", still)
     from safetensors.numpy import load_file
 
     before = load_file(tmp_path / "start" / "model.safetensors")
@@ -206,6 +207,18 @@ def test_a_grid_has_every_source_on_every_other_task_and_each_target_alone(grid)
     assert "tiny/none/tone" in names
     assert "tiny/tone/mood" not in names  # a domain is no source
     assert all(grid.reached(pair) is not None for pair in grid.pairs())
+
+
+def test_a_pair_keeps_what_was_answered_to_which_row(grid):
+    (base,), mood = grid.recipe.bases, next(task for task in grid.tasks if task.name == "mood")
+    with (
+        np.load(grid.pair_file(Pair(base, "length", mood))) as saved,
+        np.load(grid.folder / "ids" / "mood.npz") as ids,
+    ):
+        assert saved["labels"].shape == (len(mood.test), 2)
+        assert saved["labels"].sum(axis=1) == pytest.approx(1, abs=2e-3)
+        assert (saved["rows"] == (saved["labels"].argmax(axis=1) == mood.test.classes)).all()
+        assert [f"{one:016x}" for one in ids["id"]] == [item.key[:16] for item in mood.test.inputs]
 
 
 def test_a_grid_is_not_made_twice(grid, monkeypatch):

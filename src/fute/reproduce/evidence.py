@@ -108,7 +108,8 @@ class Evidence:
         some = {key: value for key, value in {**said, "presets": own}.items() if value}
         common = {**grid["pairs"], "corpus": corpus, **some}
         ways = {name: {**common, "way": asdict(way)} for name, way in self.ways.items()}
-        scores = {**ways, **dict.fromkeys(("TextEmb", *OF_STATES, "DataSize"), common)}
+        scores = {**ways, **dict.fromkeys((*OF_STATES, "DataSize"), common)}
+        scores["TextEmb"] = {**common, "states": "of the layers that are kept"}
         kept = {f"scores/{name}": made_under for name, made_under in scores.items()}
         return {**kept, "answers": {**grid["losses"], "corpus": corpus}}
 
@@ -272,9 +273,9 @@ class Evidence:
 
     def _text_emb(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         """Cosines of the mean last states of the base itself, before it was fine-tuned."""
-        if base.weights not in self._bases:
-            self._bases[base.weights] = self._features(base.weights)
-        features = self._bases[base.weights]
+        if base.name not in self._bases:
+            self._bases[base.name] = self._features(self.grid.start(base).id)
+        features = self._bases[base.name]
         mine = features(self.few(target).inputs).mean(axis=0)
         others = {s.name: features(self.learnt(s).inputs).mean(axis=0) for s in sources}
         return {

