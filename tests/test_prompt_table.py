@@ -16,6 +16,7 @@ from fute.reproduce.draws import drawn_scores
 from fute.reproduce.papers import embedded_in, papers_scores
 from fute.reproduce.prompt_table import (
     Cell,
+    evaluated,
     least_lead,
     lines_of,
     parts_of,
@@ -72,7 +73,20 @@ def test_a_line_by_hand():
     dcg = 0.5 + 0.25 / np.log2(3) + 0.75 / 2
     lead = 1 - dcg / (0.75 + 0.5 / np.log2(3) + 0.25 / 2)
     assert lines["MI"].ndcg_lead.value == pytest.approx(lead)
-    assert least_lead([cell()]) == pytest.approx(lead)
+    over, least = least_lead([cell()])
+    assert (over, least.value) == ("MI, NDCG", pytest.approx(lead))
+
+
+def test_what_is_evaluated_on_some_rows_is_measured_on_the_others():
+    """Two prompts, of which each row knows the better: so does any number of labels. fute doesn't."""
+    right = np.repeat([[True], [False]], 10, axis=1)
+    known = Cell("g", "d", right, {"fute": np.array([0.0, 1.0])}, {})
+    wrong = 1 / np.log2(3)
+    assert evaluated([known], 1) == pytest.approx((1, 1, 0 - 1, wrong - 1))
+    assert evaluated([known], 5) == evaluated([known], 1)
+    assert evaluated([known], 6) is None, "ten rows"
+    # Right on one row of two, each on another: the label knows which of them, and is wrong about the other.
+    assert evaluated([Cell("g", "d", np.eye(2, dtype=bool), {"fute": np.zeros(2)}, {})], 1)[0] == 0
 
 
 def test_datasets_are_resampled_too_with_all_of_their_grids():
@@ -234,4 +248,19 @@ def test_the_report_has_intervals_and_spreads(saved):
     assert "### own-tiny: 2 datasets, 2 comparisons" in text
     line = next(row for row in text.splitlines() if row.startswith("| MI |"))
     assert line.count("[") == 4
-    assert prompt_selection(out).value == pytest.approx(least_lead(saved_cells(out)))
+    assert any(row.startswith("| a random order |") for row in text.splitlines())
+    assert "### What labels would buy" in text
+    aim, least = prompt_selection(out), least_lead(saved_cells(out))
+    assert (aim.over, aim.lead) == (aim.unseen_over, aim.unseen) == least, (
+        "this grid was made after all choices"
+    )
+
+
+def test_the_report_says_where_fute_loses(saved):
+    _, out = saved
+    lines, text = lines_of(saved_cells(out)), write_report(out)
+    behind = [way for way, line in lines.items() if line.rate_lead.value < 0]
+    (said,) = [row for row in text.splitlines() if row.startswith("Ahead of fute by rate")]
+    assert behind or "none" in said
+    assert all(way in said for way in behind)
+    assert said.count("(") == len(behind)

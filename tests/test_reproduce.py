@@ -16,12 +16,13 @@ from fute.core.types import Examples, Failure, Input, Span
 from fute.data.corpus import Corpus, fit
 from fute.data.dataset import Dataset
 from fute.reproduce.archive import kept, pack, unpack
-from fute.reproduce.evidence import WAYS, Evidence, Way
+from fute.reproduce.evidence import OF_DATASETS, RELATIONS, WAYS, Evidence, Way
 from fute.reproduce.finetuning import Schedule, evaluate, fine_tune, keep_lowest
 from fute.reproduce.planning import downloads, plan
 from fute.reproduce.quality import quality, word_f1
+from fute.reproduce.report import cross_domain
 from fute.reproduce.said import read_said, write_said
-from fute.reproduce.table import Cell, TransferResults, table
+from fute.reproduce.table import Cell, TransferResults, of_bases, table
 from fute.reproduce.tasks import TaskConfig, windowed
 from fute.reproduce.transfer import NOTHING, Pair, Transfer
 from fute.weights.locate import locate
@@ -439,7 +440,7 @@ def results_by_hand():
 
 def test_a_table_by_hand():
     lines = table(results_by_hand(), "CR, in class")
-    assert list(lines) == ["fute", "worst"]  # a way that doesn't know all sources isn't ranked
+    assert list(lines) == ["fute", "a random order", "worst"]  # who doesn't know all sources isn't ranked
     assert lines["fute"][:2] == (1.0, 1.0)
     # Scaled to 1, 1/2, 0 and ranked the wrong way round, over the ideal 1 + (1/2)/log2(3).
     ideal = 1 + 0.5 / np.log2(3)
@@ -447,7 +448,9 @@ def test_a_table_by_hand():
     assert lines["worst"].ndcg == pytest.approx(worst / ideal)
     assert lines["worst"].rho == 3
     assert lines["worst"].regret == pytest.approx((0.9 - 0.5) / 0.9)
-    assert lines["worst"].lead[0] == pytest.approx(1 - worst / ideal)
+    assert lines["worst"].lead.value == pytest.approx(1 - worst / ideal)
+    places = 1 + 1 / np.log2(3) + 1 / np.log2(4)  # each of the three at each place alike
+    assert lines["a random order"].ndcg == pytest.approx(1.5 * places / 3 / ideal)
     assert lines["worst"].cells == 1
 
 
@@ -463,7 +466,32 @@ def test_what_select_goes_by_is_made_of_three_scores_among_the_candidates():
     # -0.80, 0.09, 0.71: z, y, x.
     assert lines["fute select --transfer"].rho == 3
     assert lines["fute select --transfer"].ndcg == pytest.approx(lines["worst"].ndcg)
-    assert lines["fute"].lead[0] == pytest.approx(lines["worst"].ndcg - 1), "leads are over the other ways"
+    assert lines["fute"].lead.value == pytest.approx(lines["worst"].ndcg - 1), "leads are over the other ways"
+
+
+def test_the_aims_are_also_measured_on_bases_that_nothing_was_chosen_on(tmp_path):
+    right, wrong = {"x": 3, "y": 2, "z": 1, "far": 4}, {"x": 1, "y": 2, "z": 3, "far": 0}
+    by_hand = results_by_hand()
+    settled = dict.fromkeys(("TaskEmb", "TuPaTE"), dict.fromkeys(right, 0))
+
+    def of(base, fute):
+        scores = {RELATIONS: fute, OF_DATASETS: fute, **settled}
+        return replace(by_hand.cells[0], base=base, scores=scores)
+
+    groups = {**by_hand.groups, "t": "domain"}
+    both = TransferResults("small", groups, [of("minilm", right), of("other", wrong)])
+    both.save(tmp_path)
+    aim = cross_domain(tmp_path)
+    leads = [
+        table(of_bases(both, base.__eq__), "cross-domain")["TaskEmb"].lead.value
+        for base in ("minilm", "other")
+    ]
+    assert leads[0] > 0 > leads[1]
+    assert aim.lead.value == pytest.approx(np.mean(leads), abs=1e-5)
+    assert aim.unseen.value == pytest.approx(leads[1], abs=1e-5)
+    assert aim.unseen_over in ("TaskEmb, cross-domain", "TuPaTE, cross-domain")
+    of_bases(both, "minilm".__eq__).save(tmp_path)
+    assert cross_domain(tmp_path).unseen is None
 
 
 def test_all_classes_has_the_sources_of_other_groups_too():

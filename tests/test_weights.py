@@ -63,7 +63,9 @@ def test_weights_that_packages_bring_in_parts_are_joined_once(tmp_path, monkeypa
     found = locate("pkg:tiny")
     assert found.digest == model.digest
     assert not list(found.folder.glob("*.bin"))
-    assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name], "nothing is left over"
+    assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name], (
+        "nothing is left over"
+    )
     monkeypatch.setattr("fute.weights.parts.zipfile.ZipFile", None)
     assert locate("pkg:tiny").folder == found.folder
 

@@ -17,8 +17,10 @@ from fute.reproduce.ways import PAPERS
 from fute.selection.metrics import mean_over_targets, measure
 from fute.selection.uncertainty import interval
 
+RANDOM = "a random order"  # what can be expected of it: equal scores share their places
 Doubles = NDArray[np.float64]
 _RESAMPLES = 2000
+_DRAWS = 100
 _METRICS = ("performance_rate", "ndcg_linear")  # those with an interval
 
 
@@ -67,6 +69,7 @@ def saved_cells(out: Path) -> list[Cell]:
 def _cell(grid: str, found: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Cell:
     name = found["dataset"]
     given = {way["name"]: np.array(way["scores"], dtype=np.float64) for way in found["ways"]}
+    given[RANDOM] = np.zeros(len(found["candidates"]))
     ways = {way: _whole(scores) for way, scores in given.items() if not np.isnan(scores).all()}
     drawn = {way: arrays[f"draw/{name}/{way}"] for way in ways if f"draw/{name}/{way}" in arrays}
     draws = {way: np.stack([_whole(one) for one in several]) for way, several in drawn.items()}
@@ -159,13 +162,42 @@ def lines_of(cells: Sequence[Cell]) -> dict[str, Line]:
     return dict(sorted(made.items(), key=lambda item: -item[1].performance_rate.value))
 
 
-def least_lead(cells: Sequence[Cell]) -> float:
+def least_lead(cells: Sequence[Cell]) -> tuple[str, Estimate]:
     """How far fute is ahead of the label-free baseline that is nearest to it, by the metric by which it is
-    least so.
+    least so; and which these are.
     """
     ours = (OURS, SIMILAR, HYBRID, *PAPERS)  # these see the dataset's labels
-    baselines = [line for way, line in lines_of(cells).items() if way not in ours]
-    return min(min(line.rate_lead.value, line.ndcg_lead.value) for line in baselines)
+    baselines = {way: line for way, line in lines_of(cells).items() if way not in ours}
+    leads = {f"{way}, rate": line.rate_lead for way, line in baselines.items()}
+    leads |= {f"{way}, NDCG": line.ndcg_lead for way, line in baselines.items()}
+    return min(leads.items(), key=lambda lead: lead[1].value)
+
+
+class Evaluated(NamedTuple):
+    """What the prompts' accuracies on some labelled rows pick, on the other rows: means over comparisons and
+    draws of the rows.
+
+    Attributes:
+        rate, ndcg: of this direct evaluation, higher is better.
+        rate_lead, ndcg_lead: fute's on the same other rows, less these.
+    """
+
+    rate: float
+    ndcg: float
+    rate_lead: float
+    ndcg_lead: float
+
+
+def evaluated(cells: Sequence[Cell], labels: int) -> Evaluated | None:
+    """With so many of the rows held out, where there are twice as many or more; None where nowhere."""
+    rng, measured = np.random.default_rng(0), []
+    for cell in cells:
+        orders = rng.permuted(np.tile(np.arange(cell.right.shape[1]), (_DRAWS, 1)), axis=1)
+        for some, rest in ((order[:labels], order[labels:]) for order in orders if len(order) >= 2 * labels):
+            truth = cell.right[:, rest].mean(axis=1)[None]
+            direct = rate_and_gain(cell.right[:, some].mean(axis=1), truth)[:, 0]
+            measured.append([*direct, *(rate_and_gain(cell.ways[OURS], truth)[:, 0] - direct)])
+    return Evaluated(*np.mean(measured, axis=0).tolist()) if measured else None
 
 
 def _line(way: str, cells: Sequence[Cell]) -> Line:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from fute.choosing.transfer import together
 from fute.core.errors import DataError
 from fute.core.files import write_atomically
 from fute.reproduce.evidence import FUTE, OF_DATASETS, RELATIONS, Evidence, Scores
+from fute.reproduce.prompt_table import RANDOM, Estimate
 from fute.reproduce.tasks import Task
 from fute.reproduce.transfer import NOTHING, BaseConfig, Pair, Transfer
 from fute.selection.metrics import ndcg, rank_of_best, regret, spearman
@@ -130,7 +131,7 @@ class Line(NamedTuple):
     regret: float
     spearman: float
     cells: int
-    lead: tuple[float, float, float]
+    lead: Estimate
 
 
 # A line's field → its heading.
@@ -164,7 +165,8 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
         spread = np.ptp(reached)
         if spread == 0:
             continue  # every order is right
-        for way, scores in [*cell.scores.items(), (CHOOSES, _chooses(cell, sources))]:
+        made = {CHOOSES: _chooses(cell, sources), RANDOM: dict.fromkeys(sources, 0.0)}
+        for way, scores in {**cell.scores, **made}.items():
             if not all(s in scores for s in sources):
                 continue
             given = np.array([scores[s] for s in sources])
@@ -178,6 +180,11 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
     ours = measured.get(CHOOSES, measured.get(FUTE, {}))
     lines = {way: _line(own, ours) for way, own in measured.items()}
     return dict(sorted(lines.items(), key=lambda item: -item[1].ndcg))
+
+
+def of_bases(results: TransferResults, takes: Callable[[str], bool]) -> TransferResults:
+    """The same of some bases only."""
+    return replace(results, cells=[cell for cell in results.cells if takes(cell.base)])
 
 
 def _chooses(cell: Cell, sources: Sequence[str]) -> Scores:
@@ -200,21 +207,23 @@ def _candidates(results: TransferResults, setting: str) -> Iterator[tuple[Cell, 
                 yield cell, sources
 
 
-def least_lead(results: TransferResults, settings: Sequence[str], baselines: Sequence[str]) -> float:
+def least_lead(
+    results: TransferResults, settings: Sequence[str], baselines: Sequence[str]
+) -> tuple[str, Estimate]:
     """How far fute's NDCG is ahead of the best of these baselines, in the setting where it is least so; each
-    compared over the targets of which it can say something. Below 0 where fute loses.
+    compared over the targets of which it can say something. Below 0 where fute loses. And which these are.
 
     Raises:
         DataError: a setting has no results of a baseline.
     """
-    leads = []
+    leads = {}
     for setting in settings:
         lines = table(results, setting)
         for baseline in baselines:
             if baseline not in lines:
                 raise DataError(f"the {results.scale} grid has no results of {baseline} for: {setting}")
-            leads.append(lines[baseline].lead[0])
-    return min(leads)
+            leads[f"{baseline}, {setting}"] = lines[baseline].lead
+    return min(leads.items(), key=lambda lead: lead[1].value)
 
 
 def _line(
@@ -225,7 +234,7 @@ def _line(
     draws = np.random.default_rng(0).integers(0, len(leads), (_RESAMPLES, len(leads)))
     low, high = np.quantile(leads[draws].mean(axis=1), [0.05, 0.95])
     rho, scaled, raw, lost, correlation = map(float, means)
-    lead = (float(leads.mean()), float(low), float(high))
+    lead = Estimate(float(leads.mean()), float(low), float(high))
     return Line(rho, scaled, raw, lost, correlation, len(own), lead)
 
 
