@@ -91,6 +91,13 @@ def test_a_plan_keeps_to_the_pace_of_a_server(project):
     assert [(row.calls, row.seconds) for row in planned] == [(12, 12.0)]
 
 
+def test_what_is_asked_about_beside_u_is_planned_too(project):
+    made = project("  - {name: rule, python: 'rules:say', labels: [red, other]}\n")
+    write(made.folder / "rules.py", "def say(texts):\n    return ['red'] * len(texts)\n")
+    (row,) = made.plan(also=[[Input(TEXTS[0]), Input("another")]])
+    assert (row.items, row.to_label) == (len(TEXTS) + 2, len(TEXTS) + 1), "one of them is in U"
+
+
 def test_weights_here_take_two_operations_a_parameter_and_token(colours):
     box = HFModel(str(colours), name="m", dtype="float32")
     parameters = transformers.BertForSequenceClassification.from_pretrained(colours).num_parameters()

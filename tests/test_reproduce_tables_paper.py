@@ -17,6 +17,7 @@ from fute.data.squad import read_squad
 from fute.presets import options_of
 from fute.reproduce import evaluated
 from fute.reproduce.evidence import FUTE, WAYS, Evidence
+from fute.reproduce.prompts import GRIDS
 from fute.reproduce.questions import by_search
 from fute.reproduce.table import TransferResults
 from fute.reproduce.transfer import BaseConfig, Transfer, TransferRecipe
@@ -277,6 +278,27 @@ def test_the_plan_opens_no_connection(tmp_path, monkeypatch, capsys):
     assert "hf:takala/financial_phrasebank@refs/convert/parquet sentences_allagree" in out
     assert "100,000 tokens a second" in err
     assert "not counted: comqa, cq" in err
+
+
+def test_the_plan_of_the_prompt_grids_opens_no_connection(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
+    arguments = ["reproduce", "table3", "--scale", "paper", "--plan", "--data", str(tmp_path)]
+    code, out, _ = command(monkeypatch, capsys, *arguments, "--json")
+    assert code == 0
+    found = {grid["grid"]: grid for grid in json.loads(out)}
+    assert list(found) == list(GRIDS["paper"])
+    grid, held_out = found["sentiment-llama2-70b"], 1000 + 1000 + 872
+    assert grid["prompts"] == 11, "9 and 10 repeat 3 and 6"
+    assert grid["texts"] == 10_000 + held_out
+    assert grid["calls"] == 11 * (10_000 + held_out + held_out) + 3
+    assert grid["writes"] == 3 * 512 * (10_000 + held_out), "of 11 to 13"
+    assert grid["hours"] == pytest.approx((grid["reads"] / 600 + grid["writes"] / 120) / 3600)
+
+    code, out, err = command(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "hf:mistralai/Mixtral-8x7B-Instruct-v0.1" in out
+    assert "T5-base (0.9 GB)" in err
 
 
 def test_what_is_evaluated_on_is_read_of_both_splits(hub, monkeypatch):

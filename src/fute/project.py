@@ -262,9 +262,12 @@ class Project:
         """What all runs may spend together, and what they did."""
         return Budget(self.state / "spent.sqlite", Caps(**self.config.budget.model_dump()))
 
-    def plan(self, retry: bool = False) -> list[PlannedModel]:
+    def plan(self, retry: bool = False, also: Sequence[Sequence[Input]] = ()) -> list[PlannedModel]:
         """What `run` would ask the models for. Changes nothing and downloads no weights: what isn't here is
         only looked up on the hub.
+
+        Args:
+            also: further inputs that all models will be asked about.
         """
         with without_downloads():
             built, broken = self._build()
@@ -277,7 +280,7 @@ class Project:
         todo: dict[str, dict[Input, None]] = defaultdict(dict)
         items: Counter[str] = Counter()
         failed: dict[str, FuteError] = {}
-        asked = [(built, self.corpus.inputs)]
+        asked = [(built, inputs) for inputs in (self.corpus.inputs, *also)]
         for dataset in self._unlabelled.values():
             asked.append(([m for m in built if answers_labels(m, dataset)], dataset.inputs))
         for models, inputs in asked:

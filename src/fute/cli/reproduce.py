@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fute.reproduce.efficiency import Efficiency, measured
 from fute.reproduce.evidence import Evidence
 from fute.reproduce.figures import BY, FIGURES, By, Map, draw, fullest_map, source_models
 from fute.reproduce.planning import downloads, plan
+from fute.reproduce.planning_prompts import PlannedGrid, plan_grid
 from fute.reproduce.prompt_table import lines_of, parts_of, saved_cells
 from fute.reproduce.prompts import GRIDS, complete_grids, open_grid, run_grid
 from fute.reproduce.table import COLUMNS, SETTINGS, TransferResults, shown, table
@@ -78,13 +79,38 @@ def show_plan(what: str, scale: str, data: Path, work: Path, out: Path, as_json:
 
 def _plan_prompts(scale: str, data: Path, work: Path, as_json: bool) -> None:
     projects = {name: open_grid(name, data, work / "prompts" / name, scale=scale) for name in GRIDS[scale]}
-    planned = {name: project.plan() for name, project in projects.items()}
+    llms = {name: recipe.llm for name, recipe in GRIDS[scale].items()}
+    grids = [plan_grid(name, projects[name], llm) for name, llm in llms.items() if llm is not None]
+    if grids:
+        _show_grids(grids, as_json)
+        return
+    planned = {
+        name: project.plan(also=[held_out.inputs for _, held_out in project.datasets.values()])
+        for name, project in projects.items()
+    }
     if as_json:
         show.print_json({name: [vars(row) for row in rows] for name, rows in planned.items()})
         return
     for name, rows in planned.items():
         show.remark(f"{name}:")
         show.plan(rows, projects[name].budget.spent, projects[name].budget.caps)
+
+
+def _show_grids(grids: Sequence[PlannedGrid], as_json: bool) -> None:
+    if as_json:
+        show.print_json([grid._asdict() for grid in grids])
+        return
+    numbers = ("gigabytes", "prompts", "texts", "calls", "reads", "writes", "hours")
+    columns = [("grid", "left"), ("llm", "left"), *((name, "right") for name in numbers)]
+    cells = [[g.grid, g.llm, *(f"{getattr(g, name):,.0f}" for name in numbers)] for g in grids]
+    show.table("To ask, whatever is kept already", columns, cells)
+    llms = dict.fromkeys(recipe.llm for recipe in GRIDS["paper"].values() if recipe.llm)
+    speeds = "; ".join(f"{one.id} reads {one.reads:,} and writes {one.writes:,}" for one in llms)
+    show.remark(
+        "Each text is counted as so many tokens as are read or written of it at most. Assumed, of one GPU of"
+        f" 80 GB, in tokens a second: {speeds}. T5-base (0.9 GB) and the datasets are downloaded, too; the"
+        " training of task embeddings isn't counted."
+    )
 
 
 def _plan_transfer(scale: str, data: Path, work: Path, out: Path, as_json: bool) -> None:

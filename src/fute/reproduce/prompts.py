@@ -34,11 +34,31 @@ from fute.selection.compare import Comparison
 log = logging.getLogger("fute")
 
 
+class LLM(NamedTuple):
+    """One of the paper's (4.2.1): the chat variant that its code takes, quantised as there.
+
+    Attributes:
+        gigabytes: to download.
+        reads, writes: so many tokens a second, many texts at a time: an assumption for plans, of one GPU of
+            80 GB.
+    """
+
+    id: str
+    quantize: str
+    gigabytes: int
+    reads: int
+    writes: int
+
+
 class Recipe(NamedTuple):
-    """`recipes/prompts-FILE.yaml`, and what stands for its names."""
+    """`recipes/prompts-FILE.yaml`, and the LLM that stands for its names, where it has any."""
 
     file: str
-    values: Mapping[str, str] = {}
+    llm: LLM | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        return {} if self.llm is None else {"LLM": self.llm.id, "QUANTIZE": self.llm.quantize}
 
     def text(self) -> str:
         """The recipe, with the names in it."""
@@ -46,12 +66,13 @@ class Recipe(NamedTuple):
         return file.read_text("utf-8")
 
 
-# The paper's LLMs (4.2.1), the chat variants that its code takes, as it quantises them.
 _LLMS = {
-    "llama2-13b": ("hf:meta-llama/Llama-2-13b-chat-hf", "8bit"),
-    "llama2-70b": ("hf:meta-llama/Llama-2-70b-chat-hf", "4bit"),
-    "mixtral-8x7b": ("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit"),
+    "llama2-13b": LLM("hf:meta-llama/Llama-2-13b-chat-hf", "8bit", 26, 2500, 500),
+    "llama2-70b": LLM("hf:meta-llama/Llama-2-70b-chat-hf", "4bit", 138, 600, 120),
+    "mixtral-8x7b": LLM("hf:mistralai/Mixtral-8x7B-Instruct-v0.1", "8bit", 93, 1500, 300),
 }
+# dataset → rows of the split that the paper's scale scores, as its card has them
+HELD_OUT = {"rotten_tomatoes": 1066, "imdb": 25000, "sst2": 872, "cb": 56, "anli_r3": 1200, "wanli": 5000}
 # scale → how many draws the selection is repeated on, by ways that need the answers alone
 DRAWS = {"small": 5, "paper": 0}
 # scale → how many more the paper's own embeddings are made of; at the paper's scale one takes minutes
@@ -66,8 +87,8 @@ GRIDS: Mapping[str, Mapping[str, Recipe]] = {
         for task in ("sentiment", "nli", "subject", "finance")
     },
     "paper": {
-        f"{task}-{name}": Recipe(f"{task}-paper", {"LLM": llm, "QUANTIZE": quantize})
-        for name, (llm, quantize) in _LLMS.items()
+        f"{task}-{name}": Recipe(f"{task}-paper", llm)
+        for name, llm in _LLMS.items()
         for task in ("sentiment", "nli")
     },
 }
