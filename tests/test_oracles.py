@@ -1,7 +1,5 @@
 """Other libraries' per-example gradients, and vectors that stay: across batches, precisions and runs."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -69,7 +67,6 @@ def test_the_fisher_is_that_of_torchs_per_example_gradients(bert):
     assert_equal(ours(bert), {name: gradient.square().sum(0) for name, gradient in each.items()})
 
 
-@pytest.mark.skipif(importlib.util.find_spec("opacus") is None, reason="needs opacus")
 def test_the_fisher_is_that_of_opacus(bert):
     from opacus.grad_sample import GradSampleModule
 
