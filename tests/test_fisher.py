@@ -34,6 +34,7 @@ CONFIGS = {
     "t5": transformers.T5Config(**T5),
     "t5-gated": transformers.T5Config(**T5, feed_forward_proj="gated-gelu"),
     "bart": transformers.BartConfig(**BART, scale_embedding=True),
+    "mpnet": transformers.MPNetConfig(**SIZE, intermediate_size=40),
     "gemma3": transformers.Gemma3TextConfig(**GATED, head_dim=6),
 }
 IDS = torch.tensor([[5, 6, 7, 8, 5, 9], [11, 12, 13, 0, 0, 0], [5, 5, 5, 5, 0, 0], [3, 4, 9, 30, 31, 6]])

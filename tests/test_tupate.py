@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, set_seed
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, MPNetConfig, MPNetModel, set_seed
 
 from fute.api import Embedder, Work
 from fute.core.errors import ConfigError, ModelError
@@ -27,6 +27,8 @@ def tiny(family: str):
     set_seed(0)
     if family == "bert":
         return BertModel(BertConfig(**SMALL)).eval()
+    if family == "mpnet":
+        return MPNetModel(MPNetConfig(**SMALL)).eval()
     return LlamaModel(LlamaConfig(**SMALL, num_key_value_heads=2)).eval()
 
 
@@ -35,7 +37,7 @@ def batch():
     return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", "llama", "mpnet"])
 def test_a_prefix_of_no_tokens_changes_nothing(family):
     model = tiny(family)
     before = model(**batch()).last_hidden_state
@@ -45,9 +47,11 @@ def test_a_prefix_of_no_tokens_changes_nothing(family):
     assert torch.allclose(before[1, :3], after[1, :3], atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", "llama", "mpnet"])
 def test_attention_with_a_prefix_equals_attention_written_out(family):
     model = tiny(family)
+    if family == "mpnet":  # far from 0, so that it counts where it stands
+        model.encoder.relative_attention_bias.weight.data.normal_()
     prefix = Prefix(model, 3, seed=1)
     captured = {}
     layer = prefix._layers[0][0]
@@ -63,18 +67,23 @@ def test_attention_with_a_prefix_equals_attention_written_out(family):
     if family == "llama":  # rotary positions and the output projection make it long: BERT shows the formula
         assert captured["output"].shape[1] == 5
         return
-    states = captured["states"][0]
+    states, bias, out = captured["states"][0], torch.zeros(4, 5, 5), torch.nn.Identity()
+    names = ("query", "key", "value")
+    if family == "mpnet":
+        names, out = ("q", "k", "v"), layer.o
+        bias = model.encoder.compute_position_bias(captured["states"])[0]
     heads = []
     for head in range(4):
         part = slice(head * 8, head * 8 + 8)
         query, key, value = (
             (states @ linear.weight.T + linear.bias)[:, part]
-            for linear in (layer.query, layer.key, layer.value)
+            for linear in (getattr(layer, name) for name in names)
         )
         key = torch.cat([prefix.keys[0, head], key])
         value = torch.cat([prefix.values[0, head], value])
-        heads.append(torch.softmax(query @ key.T / 8**0.5, dim=-1) @ value)
-    assert torch.allclose(captured["output"][0], torch.cat(heads, dim=-1), atol=1e-5)
+        distances = torch.nn.functional.pad(bias[head], (3, 0))  # virtual tokens stand at none
+        heads.append(torch.softmax(query @ key.T / 8**0.5 + distances, dim=-1) @ value)
+    assert torch.allclose(captured["output"][0], out(torch.cat(heads, dim=-1)), atol=1e-5)
 
 
 def test_a_causal_model_still_never_looks_ahead():

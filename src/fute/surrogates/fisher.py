@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from fute.core.errors import ModelError
 from fute.surrogates import products
 from fute.surrogates.adapters import Nothing
-from fute.surrogates.prefix_attention import IMPLEMENTATION, POSITION_BIAS
+from fute.surrogates.prefix_attention import POSITION_BIAS, switch
 from fute.surrogates.training import Training, own_parameters
 
 _BLOCK = 1 << 19  # floats of gradients that are made at once: they stay in the cache
@@ -216,7 +216,7 @@ class Fisher:
     def __init__(self, model: Any, head: nn.Module | None = None, models: int = 1) -> None:
         self.model, self.examples = model, 0
         model.requires_grad_(False)
-        model.set_attn_implementation(IMPLEMENTATION)
+        switch(model)
         own = own_parameters(model, head)
         self.squares = {name: p.new_zeros((models, *p.shape), dtype=torch.float32) for name, p in own.items()}
         self._names = {id(p): name for name, p in own.items()}
@@ -386,8 +386,7 @@ class _Pass:
                     handles.append(module.register_forward_hook(self._embedding))
                 elif any(True for _ in module.parameters(recurse=False)):
                     handles.append(module.register_forward_hook(self._layer))
-                if hasattr(module, "has_relative_attention_bias"):
-                    module.__dict__[POSITION_BIAS] = self._track_bias
+                module.__dict__[POSITION_BIAS] = self._track_bias
             yield
         finally:
             for handle in handles:
@@ -447,7 +446,7 @@ class _Pass:
         return output.detach().requires_grad_()
 
     def _track_bias(self, bias: Tensor) -> Tensor:
-        """T5's position bias (1, heads, queries, keys) as each attention of a stack uses it."""
+        """The position bias (1 or B, heads, queries, keys) of T5 or MPNet as each attention uses it."""
         if self.bias is None or not bias.requires_grad:  # attention to another text has none
             return bias
         name, buckets = self.bias

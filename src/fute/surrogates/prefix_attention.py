@@ -7,6 +7,7 @@ In every attention layer, trainable `K_p` and `V_p` are put in front of the keys
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fute.core.errors import ConfigError
 from fute.surrogates.adapters import Reach
@@ -25,7 +27,7 @@ from fute.weights.attention import fused, learns
 IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
 _RAW = "fute_raw"  # that of one which is given what it attends to as it is, in the place of keys and values
-# The attribute of a T5 attention module that maps its position bias to the one that is used.
+# The attribute of an attention module that maps its position bias, T5's or MPNet's, to the one that is used.
 POSITION_BIAS = "fute_position_bias"
 
 
@@ -166,6 +168,25 @@ AttentionInterface.register(IMPLEMENTATION, _prefix_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
+def switch(model: Any) -> None:
+    """Let a model attend by the function above from now on, for good."""
+    model.set_attn_implementation(IMPLEMENTATION)
+    for module in model.modules():
+        if type(module).__name__ == "MPNetSelfAttention":
+            module.forward = functools.partial(_mpnet_attention, module)
+
+
+def _mpnet_attention(
+    module: Any, states: Tensor, mask: Tensor | None = None, bias: Tensor | None = None, **_: Any
+) -> tuple[Tensor]:
+    """What MPNet's attention module does, which makes its scores itself, through the attention interface."""
+    shape = (*states.shape[:-1], -1, module.attention_head_size)
+    made = [layer(states).view(shape).transpose(1, 2) for layer in (module.q, module.k, module.v)]
+    attend = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
+    mixed, _ = attend(module, *made, mask, position_bias=bias, is_causal=False)
+    return (module.o(mixed.flatten(2)),)
+
+
 class Prefix(nn.Module):
     """Virtual tokens for the attention layers of a model.
 
@@ -188,7 +209,7 @@ class Prefix(nn.Module):
         self, model: Any, num_virtual_tokens: int, seed: int, where: str = "all", top_layers: int = 0
     ) -> None:
         super().__init__()
-        model.set_attn_implementation(IMPLEMENTATION)
+        switch(model)
         self.reach: Reach = "decoder" if where == "decoder" else "all"
         self._layers = _attention_layers(model)
         if where != "all":
