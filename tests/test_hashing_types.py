@@ -15,7 +15,11 @@ from fute.core.errors import ConfigError
 from fute.core.hashing import digest, digest_files
 from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
 from fute.methods.base import bootstrap_counts, defining_options, make_method
+from fute.methods.linear_probe import LinearProbe
 from fute.methods.registry import Methods
+from fute.methods.revisions import revision
+from fute.methods.task_emb import TaskEmb
+from fute.methods.tupate import TuPaTE
 from tests.helpers import refused
 
 # --- digest -----------------------------------------------------------------------------------------------
@@ -205,6 +209,12 @@ def test_a_method_is_made_with_its_options():
     assert made == Toy(width=2, steps=7, fast=True)
     assert defining_options(made) == {"width": 2, "pool": "mean"}
     assert make_method("toy", {}, {"toy": Toy}) == Toy()
+
+
+def test_what_is_made_otherwise_than_once_lives_in_a_space_of_its_own():
+    assert revision(TaskEmb(), "mpnet") == {"revision": 1}
+    unchanged = [(TaskEmb(), "bert"), (TaskEmb(), None), (LinearProbe(), "mpnet"), (TuPaTE(), "t5")]
+    assert [revision(*one) for one in unchanged] == [{}] * 4
 
 
 def test_the_methods_of_fute_are_known_by_name():

@@ -25,6 +25,7 @@ from fute.labelling.ensemble import ensemble
 from fute.labelling.runner import Answered, Labelled, label
 from fute.methods.base import Embedded, EmbeddingMethod, alike, defining_options, flat, make_method
 from fute.methods.registry import Methods
+from fute.methods.revisions import revision
 from fute.models.base import BlackBox
 from fute.selection.rank import Ranking
 from fute.selection.rank import rank as rank_embeddings
@@ -106,7 +107,7 @@ class Embedder:
         """What makes the vectors of this embedder comparable."""
         return SpaceSpec(
             self.method.name,
-            defining_options(self.method),
+            defining_options(self.method) | revision(self.method, self.surrogate.architecture),
             self.surrogate.id,
             self.surrogate.digest,
             self.seed,

@@ -61,6 +61,11 @@ class Surrogate:
         """sha256 of the weights: what makes two surrogates the same."""
         return self.weights.digest
 
+    @property
+    def architecture(self) -> str | None:
+        """Its name, such as "bert"; None where the weights don't say it before they are loaded."""
+        return model_type(self.weights)
+
     @functools.cached_property
     def tokenizer(self) -> Any:
         tokenizer = load_tokenizer(self.weights)
@@ -83,7 +88,7 @@ class Surrogate:
         Raises:
             ModelError: its family writes nothing (an encoder), or the file holds no such head.
         """
-        kind = model_type(self.weights)
+        kind = self.architecture
         if kind in _FAMILIES["encoder"]:
             raise ModelError(
                 f"the surrogate {self.id} is an encoder ({kind}): it can't write the answers that are texts",
