@@ -35,6 +35,9 @@ CONFIGS = {
     "t5-gated": transformers.T5Config(**T5, feed_forward_proj="gated-gelu"),
     "bart": transformers.BartConfig(**BART, scale_embedding=True),
     "mpnet": transformers.MPNetConfig(**SIZE, intermediate_size=40),
+    "mt5": transformers.MT5Config(**T5),
+    "umt5": transformers.UMT5Config(**T5),
+    "pegasus": transformers.PegasusConfig(**BART, scale_embedding=True),
     "gemma3": transformers.Gemma3TextConfig(**GATED, head_dim=6),
 }
 IDS = torch.tensor([[5, 6, 7, 8, 5, 9], [11, 12, 13, 0, 0, 0], [5, 5, 5, 5, 0, 0], [3, 4, 9, 30, 31, 6]])
@@ -124,3 +127,11 @@ def test_a_layer_without_a_rule_is_named():
     model.extra = nn.Conv1d(3, 3, 1)
     with pytest.raises(ModelError, match="extra, a Conv1d"):
         Fisher(model)
+
+
+def test_a_table_that_is_read_without_being_called_is_named():
+    config = transformers.DebertaV2Config(
+        **SIZE, intermediate_size=40, relative_attention=True, pos_att_type=["p2c", "c2p"]
+    )
+    with pytest.raises(ModelError, match=r"encoder\.rel_embeddings(.|\n)*squared_mean"):
+        Fisher(transformers.DebertaV2Model(config))

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, MPNetConfig, MPNetModel, set_seed
+from transformers import (
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    LlamaConfig,
+    LlamaModel,
+    MPNetConfig,
+    MPNetModel,
+    set_seed,
+)
 
 from fute.api import Embedder, Work
 from fute.core.errors import ConfigError, ModelError
@@ -84,6 +94,12 @@ def test_attention_with_a_prefix_equals_attention_written_out(family):
         distances = torch.nn.functional.pad(bias[head], (3, 0))  # virtual tokens stand at none
         heads.append(torch.softmax(query @ key.T / 8**0.5 + distances, dim=-1) @ value)
     assert torch.allclose(captured["output"][0], out(torch.cat(heads, dim=-1)), atol=1e-5)
+
+
+def test_attention_that_cannot_be_reached_is_refused():
+    model = DebertaV2Model(DebertaV2Config(**SMALL)).eval()
+    with pytest.raises(ModelError, match=r"deberta-v2's attention(.|\n)*bitfit"):
+        Prefix(model, 3, seed=0)
 
 
 def test_a_causal_model_still_never_looks_ahead():

@@ -64,7 +64,8 @@ class TuPaTE:
 
     Raises:
         ConfigError: an option that isn't one of these.
-        ModelError: texts are to be learnt, and the surrogate is an encoder, which writes none.
+        ModelError: texts are to be learnt, and the surrogate is an encoder, which writes none; a DeBERTa is
+            to have a prefix.
 
     Source: Zhou, Xu & McAuley 2022, aclanthology.org/2022.emnlp-main.334; Li & Liang 2021 (prefix tuning),
     doi:10.18653/v1/2021.acl-long.353.

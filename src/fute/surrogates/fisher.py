@@ -33,6 +33,7 @@ from fute.surrogates.training import Training, own_parameters
 
 _BLOCK = 1 << 19  # floats of gradients that are made at once: they stay in the cache
 _TOGETHER = 16  # examples whose gradients are made at once
+_NEVER_CALLED = "rel_embeddings"  # DeBERTa multiplies this table with its weights as it is
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,6 @@ _RULES: dict[str, Callable[[Any, Tensor, Tensor], dict[str, _Use]]] = {
     "Conv1D": _conv1d,
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
-    "T5LayerNorm": _rms_norm,
 }
 
 
@@ -224,10 +224,11 @@ class Fisher:
         if head is not None and head not in self._watched.values():
             self._watched["head"] = head
         for name, module in self._watched.items():
-            if any(True for _ in module.parameters(recurse=False)) and _kind(module) is None:
+            has_own = any(True for _ in module.parameters(recurse=False))
+            if has_own and (_kind(module) is None or name.endswith(_NEVER_CALLED)):
                 raise ModelError(
                     f"no rule is known for the gradients of {name}, a {type(module).__name__}",
-                    expected="layers that are linear, embeddings or norms",
+                    expected="layers that are linear, embeddings or norms, and that are called",
                     fix="use another surrogate, or `estimator: squared_mean`",
                 )
 
@@ -362,7 +363,7 @@ def _kind(module: nn.Module) -> str | None:
             if isinstance(module, nn.Linear)
             else "LayerNorm"
         )
-    return "RMSNorm" if name.endswith("RMSNorm") else name if name in _RULES else None
+    return "RMSNorm" if name.endswith(("RMSNorm", "T5LayerNorm")) else None
 
 
 class _Pass:
@@ -425,6 +426,8 @@ class _Pass:
         return output
 
     def _embedding(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if output.dim() == 2:  # Pegasus's positions are constants
+            return output
         # Positions are the same for all examples: each gets its own copy, and so its own gradient.
         output = output.detach().expand(self.batch, *output.shape[1:]).clone().requires_grad_()
         ids = inputs[0] if inputs and not inputs[0].is_floating_point() else None

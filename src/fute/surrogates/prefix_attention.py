@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fute.core.errors import ConfigError
+from fute.core.errors import ConfigError, ModelError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
 from fute.surrogates.stack import top
@@ -203,6 +203,7 @@ class Prefix(nn.Module):
 
     Raises:
         ConfigError: `where` names a part that the model doesn't have.
+        ModelError: the model makes its attention itself (DeBERTa).
     """
 
     def __init__(
@@ -212,6 +213,11 @@ class Prefix(nn.Module):
         switch(model)
         self.reach: Reach = "decoder" if where == "decoder" else "all"
         self._layers = _attention_layers(model)
+        if not self._layers:
+            raise ModelError(
+                f"a {model.config.model_type}'s attention can't be given a prefix",
+                fix="use `adapter: bitfit` or `lora`",
+            )
         if where != "all":
             if family(model) != "encoder-decoder":
                 raise ConfigError(
