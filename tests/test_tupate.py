@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     DebertaV2Config,
@@ -94,6 +96,24 @@ def test_attention_with_a_prefix_equals_attention_written_out(family):
         distances = torch.nn.functional.pad(bias[head], (3, 0))  # virtual tokens stand at none
         heads.append(torch.softmax(query @ key.T / 8**0.5 + distances, dim=-1) @ value)
     assert torch.allclose(captured["output"][0], out(torch.cat(heads, dim=-1)), atol=1e-5)
+
+
+def test_layers_that_share_one_module_have_a_prefix_each():
+    """As if each had a copy of it."""
+    grads = []
+    for groups in (1, 3):
+        config = AlbertConfig(**SMALL | {"num_hidden_layers": 3}, num_hidden_groups=groups)
+        model = AlbertModel(config).eval().double()
+        for p in model.requires_grad_(False).parameters():  # each group's alike
+            p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())).double() / 3
+        prefix = Prefix(model, 2, seed=0).double()
+        with prefix.attached():
+            first, second = (model(**batch()).last_hidden_state for _ in range(2))
+        assert torch.equal(first, second)
+        second.sin().sum().backward()
+        grads.append(torch.stack([prefix.keys.grad, prefix.values.grad]))
+    assert (grads[1].abs().amax((2, 3, 4)) > 1e-6).all()
+    assert torch.allclose(*grads, atol=1e-9)
 
 
 def test_attention_that_cannot_be_reached_is_refused():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,8 +27,10 @@ from fute.surrogates.stack import top
 from fute.weights.attention import fused, learns
 
 IMPLEMENTATION = "fute_prefix"
-_PREFIX = "fute_prefix"  # the attribute of an attention module that holds its (K_p, V_p)
+# The attribute of an attention module that gives its (K_p, V_p), call after call: ALBERT's layers share one.
+_PREFIX = "fute_prefix"
 _RAW = "fute_raw"  # that of one which is given what it attends to as it is, in the place of keys and values
+_NONE = itertools.repeat(None)
 # The attribute of an attention module that maps its position bias, T5's or MPNet's, to the one that is used.
 POSITION_BIAS = "fute_position_bias"
 
@@ -35,7 +39,7 @@ def _prefix_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attention over `[K_p; K]`, `[V_p; V]`. query, key, value: (B, heads, T, head size)."""
-    prefix = getattr(module, _PREFIX, None)
+    prefix = next(module.__dict__.get(_PREFIX, _NONE))
     bias, track = kwargs.get("position_bias"), getattr(module, POSITION_BIAS, None)
     if bias is not None and track is not None:
         bias = kwargs["position_bias"] = track(bias)
@@ -244,9 +248,11 @@ class Prefix(nn.Module):
         """While this is open, the model attends to the prefix too."""
         hooks = []
         sides = zip(self.keys.unbind(), self.values.unbind(), strict=True)  # cut once: one gradient, not many
+        of: dict[nn.Module, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         try:
             for (layer, _, crossing), side in zip(self._layers, sides, strict=True):
-                layer.__dict__[_PREFIX] = side
+                of[layer].append(side)
+                layer.__dict__[_PREFIX] = itertools.cycle(of[layer])
                 if crossing:
                     hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
             yield
