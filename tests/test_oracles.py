@@ -110,6 +110,13 @@ def test_bfloat16_keeps_the_vector(method, features):
     assert cosine(vector(method, Features(Surrogate(dtype="bfloat16"))), vector(method, features)) > 0.999
 
 
+@pytest.mark.parametrize("adapter", ["bitfit", "lora"])
+def test_bfloat16_keeps_what_biases_and_low_rank_steps_learn(adapter, features):
+    """Less well: AdamW's first steps are as long where gradients are little more than rounding."""
+    method = TuPaTE(adapter=adapter, steps=10, batch_size=8)
+    assert cosine(vector(method, Features(Surrogate(dtype="bfloat16"))), vector(method, features)) > 0.99
+
+
 def test_the_fisher_does_not_depend_on_how_many_examples_go_at_once(features, monkeypatch):
     usual = vector(METHODS[1], features)
     monkeypatch.setattr(training, "_PASS", 1)  # one by one

@@ -7,6 +7,7 @@ from fute.methods.base import EmbeddingMethod, defining_options
 # How often, by the method, and a value of a defining option or the surrogate's architecture.
 _CHANGED = {
     ("task-emb", "mpnet"): 1,  # its position bias had no gradient
+    ("tupate", "bitfit"): 1,  # biases of keys were in it
     ("tupate", "albert"): 1,  # all layers had the last one's prefix
 }
 

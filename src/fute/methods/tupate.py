@@ -42,7 +42,7 @@ class TuPaTE:
     drawn from the space's seed; one longer than 16,384 numbers is projected (`fute.methods.projection`).
 
     Attributes:
-        adapter: what is tuned: a "prefix" (Li & Liang 2021), "bitfit" (steps of all biases) or "lora" (steps
+        adapter: what is tuned: a "prefix" (Li & Liang 2021), "bitfit" (steps of biases) or "lora" (steps
             of low rank at queries and values).
         num_virtual_tokens: length of the prefix in every layer.
         where: the prefix's layers: "all", or of an encoder-decoder those of its "encoder" or "decoder".

@@ -7,6 +7,7 @@ them. Virtual tokens are in `prefix_attention`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
 
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fute.core.errors import ModelError
+from fute.surrogates.base import at_least_single
 from fute.surrogates.stack import top
 
 # Layers that make queries and values, by the names that transformers' families give them.
 _QUERY_VALUE = {"query", "value", "q", "v", "q_proj", "v_proj", "query_proj", "value_proj", "q_lin", "v_lin"}
 _FUSED = {"c_attn", "Wqkv", "query_key_value", "qkv_proj"}
+_KEY = {"key", "k", "k_proj", "k_lin", "pos_key_proj"}
 
 
 Reach = Literal["nothing", "decoder", "all"]
@@ -96,7 +99,8 @@ class _Steps:
 
 
 class BitFit(_Steps):
-    """`b' = b + Δ` for every bias, Δ from 0.
+    """`b' = b + Δ` for every bias, Δ from 0, but those that only shift all scores of a query alike: softmax
+    doesn't see them, and AdamW would make whole steps of what rounding leaves of their gradients.
 
     Source: Ben Zaken, Goldberg & Ravfogel 2022, aclanthology.org/2022.acl-short.1.
 
@@ -108,14 +112,41 @@ class BitFit(_Steps):
         super().__init__(model, top_layers)
         for name, module in self._modules:
             bias = getattr(module, "bias", None)
-            if isinstance(bias, nn.Parameter) and "pooler" not in name:
-                step = nn.Parameter(torch.zeros_like(bias))
+            if not isinstance(bias, nn.Parameter) or "pooler" in name:
+                continue
+            places = _seen(model, name, len(bias)).nonzero()[:, 0].to(bias.device)
+            if len(places):
+                step = nn.Parameter(bias.new_zeros(len(places), dtype=at_least_single(bias.dtype)))
                 self.tensors[f"{name}.bias"] = step
-                self._hooks.append((module, lambda _, __, output, step=step: output + step.to(output.dtype)))
+                self._hooks.append((module, functools.partial(_shifted, step, places)))
         if not self.tensors:
             raise ModelError(
                 f"a {model.config.model_type} has no biases to train", fix="use `adapter: prefix` or `lora`"
             )
+
+
+def _seen(model: Any, name: str, size: int) -> Tensor:
+    """Which places of a layer's bias the model's scores tell apart, bool (size,): all, but those of keys that
+    aren't rotated by where they stand.
+    """
+    parent, _, last = name.rpartition(".")
+    seen = torch.ones(size, dtype=torch.bool)
+    if last == "query_key_value":  # NeoX's are cut into heads first, and rotated in part
+        attention = model.get_submodule(parent)
+        seen.view(-1, 3, attention.head_size)[:, 1, attention.rotary_ndims :] = False
+    elif any(module.endswith("rotary_emb") for module, _ in model.named_modules()):
+        return seen
+    elif last == "c_attn":  # GPT-2's queries, keys and values
+        seen.view(3, -1)[1] = False
+    return seen & (last not in _KEY)
+
+
+def _shifted(step: Tensor, places: Tensor, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+    """The output, and at these places of its last axis the step too."""
+    step = step.to(output.dtype)
+    if len(step) < output.shape[-1]:
+        step = step.new_zeros(output.shape[-1]).index_copy(0, places, step)
+    return output + step
 
 
 class LoRA(_Steps):
