@@ -168,8 +168,9 @@ class LoRA(_Steps):
             ):
                 continue
             rows, columns = module.weight.shape[:: -1 if isinstance(module, Conv1D) else 1]
-            down = nn.Parameter(torch.randn(rank, columns, generator=generator) / columns**0.5)
-            up = nn.Parameter(torch.zeros(rows, rank))
+            start, where = torch.randn(rank, columns, generator=generator), module.weight.device
+            down = nn.Parameter((start / columns**0.5).to(where))
+            up = nn.Parameter(torch.zeros(rows, rank, device=where))
             self.tensors |= {f"{name}.A": down, f"{name}.B": up}
             self._hooks.append(
                 (

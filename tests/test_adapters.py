@@ -1,10 +1,10 @@
-"""Which biases BitFit trains: those that have a gradient."""
+"""Which biases BitFit trains: those that have a gradient. Where steps are made, and how precise."""
 
 import pytest
 import torch
 import transformers
 
-from fute.surrogates.adapters import BitFit
+from fute.surrogates.adapters import BitFit, LoRA
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
 CONFIGS = {
@@ -46,3 +46,9 @@ def test_it_trains_the_biases_that_have_a_gradient(name):
 def test_steps_are_no_rounder_than_single_precision():
     model = transformers.AutoModel.from_config(CONFIGS["bert"]).bfloat16()
     assert {step.dtype for step in BitFit(model).tensors.values()} == {torch.float32}
+
+
+def test_steps_stand_where_the_weights_do():
+    model = transformers.AutoModel.from_config(CONFIGS["bert"]).to("meta")
+    for adapter in (BitFit(model), LoRA(model, 2, seed=0)):
+        assert {step.device.type for step in adapter.tensors.values()} == {"meta"}
