@@ -164,7 +164,9 @@ class TaskEmb:
         return fitted
 
     def _pieces(self, training: Training, fitted: Fitted, progress: Progress) -> Iterator[Floats]:
-        """F, one parameter after the other in the model's order."""
+        """F, one parameter after the other in the model's order; of outputs one layer after the other, the
+        last first.
+        """
         from fute.surrogates.adapters import Nothing
         from fute.surrogates.fisher import Fisher, OutputFisher, mean_gradient
 

@@ -296,7 +296,7 @@ class OutputFisher:
         model: in evaluation mode.
 
     Attributes:
-        squares: for each layer, by name, float32 (1, d).
+        squares: for each layer, by name, float32 (1, d); the last first, as gradients come.
         examples: how many i there were.
     """
 
