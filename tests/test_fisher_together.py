@@ -12,6 +12,7 @@ from fute.methods import task_emb
 from fute.methods.task_emb import TaskEmb
 from fute.project import Project
 from fute.surrogates.adapters import Nothing
+from fute.surrogates.base import Surrogate
 from fute.surrogates.features import Features
 from fute.surrogates.fisher import Fisher, add_together
 from fute.surrogates.frozen import Frozen
@@ -88,6 +89,15 @@ def test_as_many_at_once_as_memory_allows(bert, monkeypatch):
     monkeypatch.setattr(task_emb, "_MOST_SUMS", 1)
     for one, other in zip(method.embed_many(many, bert, 0), at_once, strict=True):
         assert one.left == pytest.approx(other.left, abs=2e-4)
+
+
+def test_in_bfloat16_a_vector_is_the_same_whichever_pass_it_is_made_in(bert, monkeypatch):
+    many = [answers(seed) for seed in range(3)]
+    method, surrogate = TaskEmb(adapt="none"), Surrogate(bert.surrogate.id, dtype="bfloat16", max_tokens=64)
+    alone = [method.embed_many([one], Features(surrogate), 0)[0] for one in many]
+    monkeypatch.setattr(task_emb, "_MOST_SUMS", 1)  # a pass for each
+    for one, other in zip(method.embed_many(many, Features(surrogate), 0), alone, strict=True):
+        assert np.array_equal(one.left, other.left)
 
 
 def test_only_what_has_the_same_gradients_is_shared():

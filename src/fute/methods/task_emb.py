@@ -126,10 +126,12 @@ class TaskEmb:
         size = sum(p.nbytes for p in frozen.model.parameters())
         most = max(1, _MOST_SUMS // size)
         made: list[Embedded] = []
+        # All heads start from the model before any Fisher makes it less precise.
+        trainings = [Training(frozen, examples, self, seed) for examples in many]
         for start in range(0, len(many), most):
-            trainings = [Training(frozen, examples, self, seed) for examples in many[start : start + most]]
-            sketches = [Sketch(seed) for _ in trainings]
-            for piece in _pieces_together(trainings, progress):
+            some = trainings[start : start + most]
+            sketches = [Sketch(seed) for _ in some]
+            for piece in _pieces_together(some, progress):
                 for one, into in zip(piece, sketches, strict=True):
                     into.add(one)
             made += [flat(one.made, [], seed) for one in sketches]
