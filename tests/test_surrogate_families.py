@@ -261,6 +261,16 @@ def test_the_three_estimators_are_what_they_say(bert, estimator, combine):
         assert piece == pytest.approx(expected, rel=1e-3, abs=1e-5 * float(expected.max()) + 1e-18), name
 
 
+def test_a_tuned_surrogate_stands_in_memory_once(bert):
+    method = TaskEmb(adapt="full", steps=2)
+    training = Training(Frozen(bert, bert.load("float32"), 64), reviews(), method, seed=0)
+    before = {name: p.detach().clone() for name, p in training.parameters.items()}
+    fitted = method._adapted(training, silent)
+    assert (fitted.start, fitted.tensors) == ({}, {})
+    assert [name for name, p in training.parameters.items() if p.grad is not None] == []
+    assert sum(not torch.equal(p, before[name]) for name, p in training.parameters.items()) > 10
+
+
 def test_sampled_targets_come_from_the_model(bert):
     method = TaskEmb(adapt="none", targets="sampled")
     training = Training(Frozen(bert, bert.load("float32"), 64), reviews(), method, seed=0)

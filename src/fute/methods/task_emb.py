@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -163,7 +163,7 @@ class TaskEmb:
         fitted = training.fit(adapter, np.ones(len(training.examples.inputs), np.int64), progress)
         for name, tensor in adapter.tensors.items():
             tensor.data.copy_(fitted.tensors[name])
-        return fitted
+        return replace(fitted, start={}, tensors={})  # each as large as the model, which holds them now
 
     def _pieces(self, training: Training, fitted: Fitted, progress: Progress) -> Iterator[Floats]:
         """F, one parameter after the other in the model's order; of outputs one layer after the other, the

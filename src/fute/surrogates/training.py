@@ -55,18 +55,24 @@ class Fitted:
     """What training found best on the held-out rows.
 
     Attributes:
-        tensors: the adapter's, by name.
-        change: the same, less where they began.
+        start: the adapter's tensors, by name, where they began.
+        tensors: the same, where they ended.
         head: (C, d), its rows in the order of the sorted label names.
         notes: how it went.
         losses: the mean loss of each step's batch, before the step: (steps,).
     """
 
+    start: dict[str, Tensor]
     tensors: dict[str, Tensor]
-    change: dict[str, Floats]
     head: Tensor
     notes: dict[str, Any]
     losses: Sequence[float] = ()
+
+    @property
+    def change(self) -> dict[str, Floats]:
+        """The tensors as arrays, less where they began."""
+        change = {name: tensor - self.start[name] for name, tensor in self.tensors.items()}
+        return {name: step.float().cpu().numpy() for name, step in change.items()}
 
     @property
     def end(self) -> dict[str, Floats]:
@@ -192,10 +198,10 @@ class Training:
                 elif step - best_step >= _PATIENCE * every:
                     break
         progress("tuning", steps, steps)
-        change = {name: (best[name] - start[name]).float().cpu().numpy() for name in best}
+        optimiser.zero_grad()  # which frees the gradients
         what = "held_out_loss" if schedule.stop_early else "loss"
         notes = {"steps": best_step, what: round(best_loss, 4)}
-        return Fitted(best, change, best_head, notes, losses)
+        return Fitted(start, best, best_head, notes, losses)
 
     def _mean_loss(self, adapter: Adapter, head: Tensor, rows: NDArray[np.int64]) -> float:
         with torch.no_grad():
