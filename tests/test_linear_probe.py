@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from fute.core.errors import ConfigError
 from fute.core.progress import silent
 from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
+from fute.methods import linear_probe
 from fute.methods.base import bootstrap_counts
 from fute.methods.linear_probe import LinearProbe, leave_one_out, ridge, strongest
 from fute.selection.rank import rank
@@ -189,6 +190,16 @@ def test_models_that_differ_in_how_sure_they_are_alone_have_the_same_chance(feat
     lines = {c.name: c for c in ranked(features, answers).candidates}
     assert lines["sure"].p_best == pytest.approx(lines["unsure"].p_best, abs=0.02)
     assert sum(line.p_best for line in lines.values()) == pytest.approx(1)
+
+
+def test_factors_that_would_fill_the_memory_are_not_kept(features, monkeypatch):
+    method = LinearProbe(replicates=3)
+    kept = method.embed(examples(), features, seed=6)
+    monkeypatch.setattr(linear_probe, "_MOST_KEPT", 3 * 384**2 * 4 - 1)
+    linear_probe._kept.cache_clear()
+    made = method.embed(examples(), features, seed=6)
+    assert np.array_equal(made.replicates, kept.replicates)
+    assert linear_probe._kept.cache_info().currsize == 0
 
 
 def test_replicates_are_fits_on_the_resampled_rows(features):

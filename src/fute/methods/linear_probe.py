@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ _LAMBDAS = tuple(np.logspace(-4, 1, 16))  # that leave-one-out chooses from
 # Answers in free text span as many directions as there are features: W keeps its strongest, to stay small.
 _TEXT_RANK = 16
 _SAME = 1e-6
+_MOST_KEPT = 2 << 30  # bytes of the factors of resamples, which take longer than all else
 
 
 @dataclass(frozen=True)
@@ -245,14 +246,21 @@ def _prepared(rows: _Rows, regularisation: float) -> tuple[Doubles, Doubles]:
     return phi, scipy.linalg.cholesky(_gram(phi, np.ones(len(phi)), regularisation), lower=True)
 
 
-@functools.lru_cache(maxsize=1)
 def _resamples(
     rows: _Rows, replicates: int, seed: int, regularisation: float
-) -> list[tuple[Weights, Floats]]:
+) -> Iterable[tuple[Weights, Floats]]:
     """For each resample its counts (n,) and the Cholesky factor (d, d) of its Gram matrix: every model on
-    one U has the same.
+    one U has the same, so they are kept, unless they are too large.
     """
-    return [
-        (weights, scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True))
-        for weights in bootstrap_counts(len(rows.phi), replicates, seed)
-    ]
+    is_small = replicates * rows.phi.shape[1] ** 2 * rows.phi.itemsize <= _MOST_KEPT
+    return (_kept if is_small else _made)(rows, replicates, seed, regularisation)
+
+
+def _made(rows: _Rows, replicates: int, seed: int, regularisation: float) -> Iterator[tuple[Weights, Floats]]:
+    for weights in bootstrap_counts(len(rows.phi), replicates, seed):
+        yield weights, scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(rows: _Rows, replicates: int, seed: int, regularisation: float) -> list[tuple[Weights, Floats]]:
+    return list(_made(rows, replicates, seed, regularisation))
