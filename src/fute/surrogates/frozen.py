@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,15 +22,28 @@ _MOST_KEPT = 4 << 30  # bytes
 
 
 class Kept(dict[Item, Tensor]):
-    """What was made of inputs; the oldest are forgotten first, where it gets too large."""
+    """What was made of inputs, as far as there is room. The first ones stay: each model reads the inputs in
+    the same order, so if later ones took their place it would find none.
+    """
 
     bytes = 0
+    is_full = False
 
     def add(self, fresh: Mapping[Item, Tensor]) -> None:
-        self.update(fresh)
-        self.bytes += sum(tensor.nbytes for tensor in fresh.values())
-        while self.bytes > _MOST_KEPT:
-            self.bytes -= self.pop(next(iter(self))).nbytes
+        for item, tensor in fresh.items():
+            if self.bytes + tensor.nbytes > _MOST_KEPT:
+                self.is_full = True
+            else:
+                self[item] = tensor
+                self.bytes += tensor.nbytes
+
+    def make_room(self, inputs: Sequence[Input]) -> None:
+        """Forget what isn't about these inputs, which come now, if not all had room."""
+        if self.is_full:
+            coming = set(inputs)
+            for item in [item for item in self if item[1] not in coming]:
+                self.bytes -= self.pop(item).nbytes
+            self.is_full = False
 
 
 class Frozen:
@@ -47,7 +61,8 @@ class Frozen:
         self, surrogate: Surrogate, model: Any, max_tokens: int, writer: Any = None, kept: Kept | None = None
     ) -> None:
         self.surrogate, self.model, self.max_tokens, self.writer = surrogate, model, max_tokens, writer
-        self._kept = Kept() if kept is None else kept
+        self.kept = Kept() if kept is None else kept
+        self._ahead: dict[Item, Tensor] = {}
 
     @classmethod
     def load(cls, surrogate: Surrogate, max_tokens: int, output: Output, kept: Kept | None = None) -> Frozen:
@@ -69,9 +84,10 @@ class Frozen:
 
     def read_ahead(self, inputs: Sequence[Input]) -> None:
         """Make the encoder states that `encoded` will be asked for: of many inputs at once, for then there
-        are more of each length.
+        are more of each length. They stay until the next are.
         """
-        self._states("states", inputs, functools.partial(states, self.model))
+        made = self._states("states", inputs, functools.partial(states, self.model))
+        self._ahead = {("states", item): row for item, row in zip(inputs, made, strict=True)}
 
     def encoded(self, inputs: Sequence[Input]) -> tuple[Tensor, Tensor]:
         """An encoder-decoder's encoder states, padded: (n, T, d), and their mask, int64 (n, T)."""
@@ -106,12 +122,12 @@ class Frozen:
         read: Callable[[Any], list[Tensor]],
         most: int | None = None,
     ) -> list[Tensor]:
-        missing = [item for item in dict.fromkeys(inputs) if (what, item) not in self._kept]
+        known = ChainMap(self._ahead, self.kept)
+        missing = [item for item in dict.fromkeys(inputs) if (what, item) not in known]
         batches = self.surrogate.by_tokens(missing, self.max_tokens)
         tokens = [self.surrogate.tokenize(some, self.max_tokens).to(self.model.device) for some in batches]
         made = side_by_side(read, tokens, most, self.model.device.type)
         rows = itertools.chain.from_iterable(made)
         fresh = {(what, item): row for item, row in zip(itertools.chain(*batches), rows, strict=True)}
-        found = [fresh[what, item] if (what, item) in fresh else self._kept[what, item] for item in inputs]
-        self._kept.add(fresh)
-        return found
+        self.kept.add(fresh)
+        return [fresh[what, item] if (what, item) in fresh else known[what, item] for item in inputs]

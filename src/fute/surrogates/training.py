@@ -161,6 +161,7 @@ class Training:
         """
         if not adapter.tensors and not self.head_start.numel():
             return self.unfitted()
+        self.frozen.kept.make_room(self.examples.inputs)
         schedule = self.schedule
         start = {name: tensor.detach().clone() for name, tensor in adapter.tensors.items()}
         head = torch.nn.Parameter(self.head_start.clone())
