@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fute.api import Embedder
 from fute.core.errors import ConfigError
 from fute.core.hashing import digest, digest_files
 from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
@@ -215,6 +216,8 @@ def test_what_is_made_otherwise_than_once_lives_in_a_space_of_its_own():
     assert revision(TaskEmb(), "mpnet") == {"revision": 1}
     unchanged = [(TaskEmb(), "bert"), (TaskEmb(), None), (LinearProbe(), "mpnet"), (TuPaTE(), "t5")]
     assert [revision(*one) for one in unchanged] == [{}] * 4
+    specs = [Embedder.create("tupate", {"adapter": adapter}).spec.options for adapter in ("prefix", "bitfit")]
+    assert [options.get("revision") for options in specs] == [None, 1]
 
 
 def test_the_methods_of_fute_are_known_by_name():
