@@ -8,11 +8,15 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 
 from fute.core.errors import ConfigError, ModelError
+from fute.core.hashing import digest
+from fute.core.keyvalue import KeyValue
 from fute.core.progress import silent
-from fute.core.types import Examples, Input
+from fute.core.types import Examples, Input, Span
 from fute.methods.base import bootstrap_counts
+from fute.methods.linear_probe import LinearProbe
 from fute.methods.task_emb import TaskEmb
 from fute.methods.text_emb import TextEmb
 from fute.methods.tupate import TuPaTE
@@ -63,6 +67,50 @@ def test_texts_that_are_read_together_are_read_as_if_alone(surrogate):
         assert torch.allclose(represent(model, surrogate.tokenize([item]))[0], row, atol=1e-5)
     mean = states(model, surrogate.tokenize(TEXTS[:1]))[0].mean(0)
     assert Features(surrogate)(TEXTS)[0] == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+def without_special_tokens(surrogate):
+    """As GPT-2 and Llama read texts: "" has no tokens."""
+    surrogate.tokenizer.bos_token = "[CLS]"
+    surrogate.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+    return surrogate
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_a_text_without_tokens_is_read_as_the_token_that_begins_texts(pooling, tmp_path):
+    surrogate = without_special_tokens(make("gpt2", tmp_path))
+    begun = Features(surrogate, pooling=pooling)([Input("[CLS]")])[0]
+    features = Features(surrogate, tmp_path / "features.sqlite", pooling=pooling)
+    assert features([Input("")])[0] == pytest.approx(begun, abs=1e-6)
+    assert Features(surrogate, pooling=pooling)([*TEXTS, Input("")])[3] == pytest.approx(begun, abs=1e-6)
+    model = surrogate.load("float32")
+    read = represent(model, surrogate.tokenize([*TEXTS, Input("")]))[3]
+    assert torch.allclose(read, represent(model, surrogate.tokenize([Input("[CLS]")]))[0], atol=1e-5)
+
+
+def test_what_was_kept_of_a_text_without_tokens_is_made_anew(tmp_path):
+    features = Features(without_special_tokens(make("gpt2", tmp_path)), tmp_path / "features.sqlite")
+    place = digest([features._identity, Input("").key])[:40]
+    KeyValue(tmp_path / "features.sqlite").put({place: np.full(24, np.nan, "<f4").tobytes()})
+    assert np.isfinite(features([Input("")])).all()
+
+
+def test_spans_some_of_which_are_no_answer_are_embedded_by_a_decoder(tmp_path):
+    inputs = [Input("Who?", "The old king."), Input("When?", "At noon."), Input("Why?", "Nobody knew.")]
+    answers = [Span("The old king", 0), Span("", -1), Span("", -1)]
+    features = Features(without_special_tokens(make("gpt2", tmp_path)))
+    made = LinearProbe(replicates=2).embed(Examples(inputs, answers, (), "span"), features, 0)
+    assert np.isfinite(made.left).all()
+    assert made.left.any()
+
+
+def test_features_that_are_no_numbers_are_refused_and_not_kept(tmp_path, monkeypatch):
+    features = Features(make("gpt2", tmp_path), tmp_path / "features.sqlite")
+    monkeypatch.setattr(features, "_encode", lambda batches: [np.full((1, 24), np.nan, np.float32)])
+    with refused(ModelError, "makes of a text what is no number", "'Dull.'", "`dtype: float32`"):
+        features([Input("Dull.")])
+    monkeypatch.undo()
+    assert np.isfinite(features([Input("Dull.")])).all()
 
 
 def test_what_a_head_reads_is_what_transformers_own_model_says(surrogate):

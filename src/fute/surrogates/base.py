@@ -152,9 +152,15 @@ class Surrogate:
             if len(self._kept) + len(missing) > _MOST_KEPT:
                 self._kept.clear()
                 missing = list(dict.fromkeys(inputs))
-            made = self._tokenized(missing, max_tokens)["input_ids"]
-            self._kept |= {(x, most): np.array(ids, np.int32) for x, ids in zip(missing, made, strict=True)}
+            rows = [ids or [self._begin] for ids in self._tokenized(missing, max_tokens)["input_ids"]]
+            self._kept |= {(x, most): np.array(ids, np.int32) for x, ids in zip(missing, rows, strict=True)}
         return [self._kept[x, most] for x in inputs]
+
+    @property
+    def _begin(self) -> int:
+        """What is read where a text has no tokens, as "" has none in GPT-2 and Llama."""
+        own = self.tokenizer
+        return next(int(i) for i in (own.bos_token_id, own.eos_token_id, own.pad_token_id) if i is not None)
 
     def _most(self, max_tokens: int | None) -> int:
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fute.core.errors import ConfigError, listing
+from fute.core.errors import ConfigError, ModelError, listing
 from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
 from fute.core.progress import Progress, silent
@@ -20,7 +20,7 @@ from fute.surrogates.base import Surrogate, mean_pool, states
 if TYPE_CHECKING:
     from fute.surrogates.frozen import Frozen, Kept
 
-_VERSION = 1
+_VERSION, _VERSION_OF_NOTHING = 1, 2
 _AT_ONCE = 16  # batches that are read before they are kept
 _POOLINGS: dict[str, Callable[[Any, Any], Any]] = {
     "mean": mean_pool,
@@ -95,11 +95,12 @@ class Features:
 
         Raises:
             ConfigError: the surrogate has no such layer.
+            ModelError: what it makes of a text is no number.
         """
         if self._last is not None and list(inputs) == self._last[0]:
             return self._last[1]
         missing = [item for item in dict.fromkeys(inputs) if item not in self._memory]
-        places = {item: digest([self._identity, item.key])[:40] for item in missing}
+        places = {item: self._place(item) for item in missing}
         if self._store is not None and missing:
             stored = self._store.get(list(places.values()))
             found = {item: stored[place] for item, place in places.items() if place in stored}
@@ -110,6 +111,7 @@ class Features:
         for first in range(0, len(batches), _AT_ONCE):
             some = batches[first : first + _AT_ONCE]
             fresh = dict(zip(itertools.chain(*some), itertools.chain(*self._encode(some)), strict=True))
+            self._check(fresh)
             self._memory |= fresh
             if self._store is not None:
                 self._store.put({places[item]: row.astype("<f4").tobytes() for item, row in fresh.items()})
@@ -125,6 +127,20 @@ class Features:
         own = [_VERSION, self.surrogate.digest, self.surrogate.dtype, self.surrogate.max_tokens]
         usual = (self.layer, self.pooling) == (-1, "mean")
         return digest(own if usual else [*own, self.layer, self.pooling])
+
+    def _place(self, item: Input) -> str:
+        # What was kept of "" under its plain key is no number where a tokenizer gives it no tokens.
+        version = [] if item.text or item.text_pair else [_VERSION_OF_NOTHING]
+        return digest([self._identity, item.key, *version])[:40]
+
+    def _check(self, fresh: Mapping[Input, Floats]) -> None:
+        for item, row in fresh.items():
+            if not np.isfinite(row).all():
+                raise ModelError(
+                    f"the surrogate {self.surrogate.id} makes of a text what is no number",
+                    found=f"of {item.text!r:.80}",
+                    fix="`dtype: float32`, where it isn't, or another surrogate",
+                )
 
     def of_texts(self, texts: Sequence[str]) -> Floats:
         """Features of plain texts, such as label names: float32 (n, d)."""
