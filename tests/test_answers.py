@@ -1,5 +1,7 @@
 """Spans and texts as targets: their losses against transformers' own, and the methods on every family."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -344,6 +346,23 @@ def test_what_is_kept_of_a_frozen_encoder_changes_nothing(tmp_path, name, make_e
     for _ in range(2):
         kept = made.losses(prefix, made.head_start, rows)
         assert kept.tolist() == pytest.approx(losses(made, rows, prefix).tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("make_examples", [spans, texts])
+def test_inputs_are_as_long_as_a_method_asks_for_whoever_reads_them(tmp_path, make_examples):
+    """The surrogate's own 64 tokens are those of features."""
+    long = Input("What is the last?", " ".join(f"word{i} is {i}." for i in range(14)))
+    examples = dataclasses.replace(make_examples(), inputs=[*make_examples().inputs[:5], long])
+    if examples.output == "span":
+        examples.targets[5] = Span("word13", long.text_pair.index("word13"))
+    t5 = make("t5", tmp_path, "Seq2SeqLM")
+    assert 64 < t5.sizes([long], 200)[0] < 120
+    made = training(t5, examples, max_tokens=120)
+    assert made.answers.max_tokens == 120
+    assert made.answers.inputs[5] == long
+    prefix = Prefix(made.model, 3, seed=0, where="decoder")
+    kept = made.losses(prefix, made.head_start, np.array([5]))
+    assert kept.tolist() == pytest.approx(losses(made, [5], prefix).tolist(), rel=1e-4)
 
 
 @pytest.mark.parametrize(

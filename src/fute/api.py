@@ -17,7 +17,7 @@ from fute.core.files import cache_dir
 from fute.core.hashing import digest
 from fute.core.labels import key_of, matching
 from fute.core.progress import Progress, silent
-from fute.core.types import Examples, Floats, Kind, SpaceSpec, Span, TaskEmbedding
+from fute.core.types import Examples, Floats, Kind, Output, SpaceSpec, Span, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.labelling.cache import PredictionCache
@@ -37,6 +37,8 @@ from fute.surrogates.zero_shot import pseudo_labels
 
 # The least share of the inputs that must have been answered for an embedding.
 _LEAST_ANSWERED = 0.5
+# Of how answers of a kind are learnt: raised where embeddings that are kept must be made anew.
+_VERSIONS: Mapping[Output, int] = {"span": 2, "text": 2}
 
 
 class Work(NamedTuple):
@@ -117,7 +119,9 @@ class Embedder:
         """Content address of an embedding: equal ones need not be made again."""
         own = vars(self._method(kind))
         options = {name: value for name, value in own.items() if not name.startswith("_")}
-        return digest([self.spec.fingerprint, options, self.surrogate.dtype, examples.fingerprint])
+        known = [self.spec.fingerprint, options, self.surrogate.dtype, examples.fingerprint]
+        version = _VERSIONS.get(examples.output)
+        return digest(known if version is None else [*known, version])
 
     def embed(
         self,

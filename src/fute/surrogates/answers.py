@@ -72,7 +72,7 @@ class Spans:
 
     def __init__(self, frozen: Frozen, examples: Examples, seed: int) -> None:
         self.frozen, self.tokenizer = frozen, frozen.surrogate.tokenizer
-        self.max_tokens = min(frozen.max_tokens, frozen.surrogate.max_tokens)
+        self.max_tokens = frozen.surrogate.longest(frozen.max_tokens)
         if self.max_tokens < _FEWEST:
             raise ConfigError(f"spans need `max_tokens` ≥ {_FEWEST}", found=str(self.max_tokens))
         if not self.tokenizer.is_fast:
@@ -196,7 +196,7 @@ class Texts:
 
     def __init__(self, frozen: Frozen, examples: Examples) -> None:
         self.frozen, self.tokenizer, self.inputs = frozen, frozen.surrogate.tokenizer, examples.inputs
-        self.max_tokens = min(frozen.max_tokens, frozen.surrogate.max_tokens)
+        self.max_tokens = frozen.surrogate.longest(frozen.max_tokens)
         self.head_start = torch.empty(0)
         config = frozen.model.config
         ends = [self.tokenizer.eos_token_id, self.tokenizer.sep_token_id, config.eos_token_id]

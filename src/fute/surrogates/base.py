@@ -43,7 +43,8 @@ class Surrogate:
             and their like), a decoder (GPT-2, Llama) or an encoder-decoder (T5, BART).
         dtype: of the frozen features: "auto" (bfloat16 where the CPU is fast at it), "float32", "bfloat16".
             Training is in float32.
-        max_tokens: longer inputs are cut, a pair's longer half first.
+        max_tokens: of features; longer inputs are cut, a pair's longer half first. Methods that train say how
+            many they read.
 
     Raises:
         MissingError: the weights aren't on this machine.
@@ -136,7 +137,7 @@ class Surrogate:
         rows = self._ids(inputs, max_tokens)
         length = max(map(len, rows))
         if padded is not None:
-            length = min(padded(length), self._most(max_tokens))
+            length = min(padded(length), self.longest(max_tokens))
         ids, mask = pad(rows, self.tokenizer.pad_token_id, length)
         return BatchEncoding({"input_ids": ids, "attention_mask": mask})
 
@@ -146,7 +147,7 @@ class Surrogate:
 
     def _ids(self, inputs: Sequence[Input], max_tokens: int | None) -> list[NDArray[np.int32]]:
         """The tokens of each. They are kept: a text is sorted by its length, then read, and often again."""
-        most = self._most(max_tokens)
+        most = self.longest(max_tokens)
         missing = [x for x in dict.fromkeys(inputs) if (x, most) not in self._kept]
         if missing:
             if len(self._kept) + len(missing) > _MOST_KEPT:
@@ -162,7 +163,8 @@ class Surrogate:
         own = self.tokenizer
         return next(int(i) for i in (own.bos_token_id, own.eos_token_id, own.pad_token_id) if i is not None)
 
-    def _most(self, max_tokens: int | None) -> int:
+    def longest(self, max_tokens: int | None = None) -> int:
+        """How many tokens are read of an input when so many are asked for."""
         return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[list[Input]]:
@@ -174,7 +176,7 @@ class Surrogate:
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         # Texts and pairs may be mixed in a list of strings and tuples, unlike in two lists.
         read = [x.text if x.text_pair is None else (x.text, x.text_pair) for x in inputs]
-        return self.tokenizer(read, truncation=True, max_length=self._most(max_tokens), **how)
+        return self.tokenizer(read, truncation=True, max_length=self.longest(max_tokens), **how)
 
 
 def family(model: Any) -> Family:
