@@ -24,6 +24,7 @@ from fute.methods.tupate import TuPaTE
 from fute.space import similarity
 from fute.surrogates.prefix_attention import Prefix
 
+from .helpers import refused
 from .reviews import REVIEWS
 
 SMALL = {
@@ -209,6 +210,15 @@ def test_replicates_are_refits(features):
 def test_divergence_is_an_error_that_names_the_step(features):
     with pytest.raises(ModelError, match=r"loss is .* at step \d+(.|\n)*lower `learning_rate`"):
         embed(features, learning_rate=1e30)
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+@pytest.mark.parametrize(("rate", "steps"), [(1e30, 1), (1e6, 12), (100.0, 12)])
+def test_divergence_is_an_error_where_the_loss_is_still_a_number_and_where_no_step_follows(
+    features, rate, steps, stop_early
+):
+    with refused(ModelError, "the loss is", "at step 1", "lower `learning_rate`"):
+        embed(features, learning_rate=rate, steps=steps, stop_early=stop_early)
 
 
 def test_an_unknown_pooling_is_refused():

@@ -64,7 +64,7 @@ def loss_curve(
 
     Raises:
         ConfigError: targets that can't be trained on.
-        ModelError: the loss is no number; says at which step.
+        ModelError: the loss is no number, or in the end far from what it was; says at which step.
 
     Source: Vu et al. 2020, doi:10.18653/v1/2020.emnlp-main.635 (BERT, 10,000 steps).
     """

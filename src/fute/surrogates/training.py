@@ -26,6 +26,7 @@ _PATIENCE = 4  # looks without improvement before stopping
 _HELD_OUT = 0.1  # share of the examples that training never sees
 _MOST_LOOKED_AT = 96  # of these, so that looking costs less than training
 _PASS = 512  # tokens that go backward at once: more are hardly faster, and all their states are kept
+_FAR = 20.0  # so many times the loss at the start no training that learns ends with
 _LOOK = 32_000  # characters that are looked at at once
 _AHEAD = 32  # batches whose texts a frozen encoder reads together
 _WINDOW = 8  # batches among which examples are sorted by length, so that little is padded
@@ -157,7 +158,7 @@ class Training:
         where held-out rows of these examples say so, at a look after each epoch, or after some steps.
 
         Raises:
-            ModelError: the loss is no number; says at which step.
+            ModelError: the loss is no number, or in the end far from what it was; says at which step.
         """
         if not adapter.tensors and not self.head_start.numel():
             return self.unfitted()
@@ -190,8 +191,7 @@ class Training:
             progress("tuning", step, steps)
             if step == steps or (schedule.stop_early and step % every == 0):
                 current = self._mean_loss(adapter, head, looked_at)
-                if not schedule.stop_early:
-                    _check(current, step, schedule)
+                _check(current, step, schedule)
                 if current < best_loss or not schedule.stop_early:
                     best_loss, best_step = current, step
                     best = {name: tensor.detach().clone() for name, tensor in adapter.tensors.items()}
@@ -200,6 +200,9 @@ class Training:
                     break
         progress("tuning", steps, steps)
         optimiser.zero_grad()  # which frees the gradients
+        # Few rows are held out: by chance a model that has diverged is right about all of them.
+        lately = np.median(losses[max(0, best_step - every) : best_step])
+        _check(max(best_loss, float(lately)), best_step, schedule, most=_FAR * max(1.0, losses[0]))
         what = "held_out_loss" if schedule.stop_early else "loss"
         notes = {"steps": best_step, what: round(best_loss, 4)}
         return Fitted(start, best, best_head, notes, losses)
@@ -323,8 +326,8 @@ def _answers(frozen: Frozen, examples: Examples, seed: int) -> Answers | None:
     return Texts(frozen, examples) if examples.output == "text" else None
 
 
-def _check(loss: float, step: int, schedule: Schedule) -> None:
-    if not np.isfinite(loss):
+def _check(loss: float, step: int, schedule: Schedule, most: float = np.inf) -> None:
+    if not np.isfinite(loss) or loss > most:
         raise ModelError(
             f"the loss is {loss} at step {step}",
             fix=f"lower `learning_rate` (it is {schedule.learning_rate})",
