@@ -1,5 +1,7 @@
 """Prefix tuning on real MiniLM weights: exactness of the prefix, gradients, and what the vector keeps."""
 
+import collections
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,13 @@ from transformers import (
 
 from fute.api import Embedder, Work
 from fute.core.errors import ConfigError, ModelError
+from fute.core.progress import silent
 from fute.core.types import Examples, Input
+from fute.methods.base import bootstrap_counts
 from fute.methods.tupate import TuPaTE
 from fute.space import similarity
 from fute.surrogates.prefix_attention import Prefix
+from fute.surrogates.training import Training
 
 from .helpers import refused
 from .reviews import REVIEWS
@@ -205,6 +210,26 @@ def test_replicates_are_refits(features):
     made, _ = embed(features, replicates=2)
     assert made.replicates.shape == (2, *made.left.shape)
     assert 0.2 < cosine(made.replicates[0].astype(float), made.left) < 0.9999
+
+
+def test_a_refit_looks_at_no_row_that_it_trains_on(features, monkeypatch):
+    inputs = [Input(text) for text, _ in REVIEWS]
+    examples = Examples(inputs, np.eye(2, dtype=np.float32)[[x for _, x in REVIEWS]], ("bad", "good"))
+    method = TuPaTE(steps=12, batch_size=8, num_virtual_tokens=1)
+    training = Training(features.frozen(128), examples, method, seed=0)
+    own, read = training.losses, {True: [], False: []}
+
+    def losses(adapter, head, rows):
+        read[torch.is_grad_enabled()].extend(rows.tolist())
+        return own(adapter, head, rows)
+
+    monkeypatch.setattr(training, "losses", losses)
+    (counts,) = bootstrap_counts(len(inputs), 1, seed=0)
+    training.fit(Prefix(training.model, 1, seed=0), counts, silent)
+    assert set(read[True]).isdisjoint(read[False])
+    assert set(read[True]) | set(read[False]) == set(np.flatnonzero(counts))
+    looked_at = collections.Counter(read[False])
+    assert all(looked_at[row] == 2 * counts[row] for row in looked_at), "at steps 10 and 12"
 
 
 def test_divergence_is_an_error_that_names_the_step(features):

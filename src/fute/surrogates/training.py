@@ -170,9 +170,11 @@ class Training:
             [*adapter.tensors.values(), head], lr=schedule.learning_rate, weight_decay=0.0
         )
         rng = np.random.default_rng(self.seed)
-        rows = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-        held_out, train = np.split(rows, [max(1, int(_HELD_OUT * len(rows)))])
-        train = train if schedule.stop_early and len(train) else rows
+        rows = rng.permutation(np.flatnonzero(counts))
+        parts = np.split(rows, [max(1, int(_HELD_OUT * len(rows)))])
+        held_out, train = (np.repeat(part, counts[part]) for part in parts)  # no copy is on the other side
+        if not (schedule.stop_early and len(train)):
+            train = np.repeat(rows, counts[rows])
         epoch = -(-len(train) // schedule.batch_size)
         steps = schedule.epochs * epoch or schedule.steps
         every = epoch if schedule.epochs else _CHECK_EVERY
