@@ -172,6 +172,9 @@ def change(old, new):
         (change("name: rule", 'name: ""'), 5, ["`models.0.name`", "at least 1 character"]),
         # values
         (change("corpus.jsonl", "corpus.jsonl, sample: 0"), 1, ["`corpus.sample`", "greater", "found: 0"]),
+        (SMALL + "seed: -1\n", 6, ["`seed`", "greater than or equal to 0", "found: -1"]),
+        (SMALL + f"seed: {2**63}\n", 6, ["`seed`", "less than", f"found: {2**63}"]),
+        (change("corpus.jsonl", "corpus.jsonl, seed: -1"), 1, ["`corpus.seed`", "found: -1"]),
         (change("reviews.csv", "reviews.csv, test: 1"), 3, ["`datasets.0.test`", "less than 1"]),
         (SMALL + "dtype: float16\n", 6, ["`dtype`", "'bfloat16'", "found: 'float16'"]),
         (SMALL + "method: 3\n", 6, ["`method`", "found: 3"]),

@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fute.core.errors import ConfigError, did_you_mean, listing
-from fute.core.section import Name, Section
+from fute.core.section import Name, Section, Seed
 from fute.core.types import Output
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
@@ -71,7 +71,7 @@ class _Source(Section):
     text_pair: str | None = None
     drop_empty: bool = False
     sample: int | None = Field(default=None, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> _Source:
@@ -197,7 +197,7 @@ class ProjectConfig(Section):
     models: list[_AnyModel] = Field(min_length=1)
     budget: BudgetConfig = BudgetConfig()
     prices: dict[Name, PriceConfig] = Field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @model_validator(mode="after")

@@ -479,7 +479,7 @@ def corpus() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("u.jsonl"), help="The file of U [u.jsonl]."
 )
-@click.option("--seed", type=int, default=0, help="Of the draws [0].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the draws [0].")
 @_json
 def corpus_crossfit(per_task: int, out: Path, seed: int, as_json: bool) -> None:
     """Draw texts of CrossFit's tasks from the hub, as the paper does for its U.

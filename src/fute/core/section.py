@@ -19,6 +19,8 @@ def _as_list(value: Any) -> Any:
 Name = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_as_text)]
 # One word or several.
 Words = Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
+# What both NumPy and PyTorch draw from.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Section(BaseModel):

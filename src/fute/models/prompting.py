@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fute.core.errors import ConfigError, did_you_mean, listing
-from fute.core.section import Name, Section, Words
+from fute.core.section import Name, Section, Seed, Words
 from fute.core.types import Input
 from fute.data.dataset import Dataset
 from fute.models.section import Here, ModelSection
@@ -37,7 +37,7 @@ class DrawConfig(Section):
 
     path: str
     k: int = Field(ge=1)
-    seed: int = 0
+    seed: Seed = 0
     balanced: bool = True
     text: str = "text"
     text_pair: str | None = None
