@@ -244,7 +244,7 @@ def test_the_chosen_regularisation_is_scikit_learns(features):
     assert np.array_equal(plain.embed(examples(), features, seed=0).left, made.left)
 
 
-@pytest.mark.parametrize("bad", [0, -1.0, "best"])
+@pytest.mark.parametrize("bad", [0, -1.0, np.nan, np.inf, "best"])
 def test_a_regularisation_that_is_none_is_refused(bad):
     with pytest.raises(ConfigError, match="loo"):
         LinearProbe(regularisation=bad)

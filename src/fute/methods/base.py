@@ -104,7 +104,7 @@ def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, typ
 
 def check_options(method: Any, choices: Mapping[str, Sequence[str]], counts: Sequence[str]) -> None:
     """Raise `ConfigError` unless each option of `choices` is one of its words, each of `counts` at least 1,
-    the epochs at least 0 and the learning rate positive.
+    the epochs at least 0 and the learning rate positive and finite.
     """
     for option, known in choices.items():
         if getattr(method, option) not in known:
@@ -119,8 +119,10 @@ def check_options(method: Any, choices: Mapping[str, Sequence[str]], counts: Seq
             )
     if method.epochs < 0:
         raise ConfigError(f"{method.name}: `epochs` must be at least 0", found=str(method.epochs))
-    if method.learning_rate <= 0:
-        raise ConfigError(f"{method.name}: `learning_rate` must be positive", found=str(method.learning_rate))
+    if not 0 < method.learning_rate < np.inf:
+        raise ConfigError(
+            f"{method.name}: `learning_rate` must be positive and finite", found=str(method.learning_rate)
+        )
 
 
 def alike(method: EmbeddingMethod, other: EmbeddingMethod, where: str) -> EmbeddingMethod:

@@ -70,12 +70,11 @@ class LinearProbe:
             raise ConfigError(
                 f"linear-probe: `pairs` is {self.pairs!r}", expected=f"one of {listing(_PAIRS)}"
             )
-        bad = (
-            self.regularisation != "loo" if isinstance(self.regularisation, str) else self.regularisation <= 0
-        )
-        if bad or self.replicates < 0:
+        given = self.regularisation
+        good = given == "loo" if isinstance(given, str) else 0 < given < np.inf
+        if not good or self.replicates < 0:
             raise ConfigError(
-                'linear-probe needs regularisation > 0, or "loo", and replicates ≥ 0',
+                'linear-probe needs regularisation > 0 and finite, or "loo", and replicates ≥ 0',
                 found=f"regularisation {self.regularisation}, replicates {self.replicates}",
             )
 

@@ -94,8 +94,9 @@ class TuPaTE:
 
     def __post_init__(self) -> None:
         check_options(self, _CHOICES, ("num_virtual_tokens", "rank", "steps", "batch_size", "max_tokens"))
-        if self.top_layers < 0:
-            raise ConfigError("tupate: `top_layers` must be at least 0", found=str(self.top_layers))
+        for option in ("top_layers", "replicates"):
+            if getattr(self, option) < 0:
+                raise ConfigError(f"tupate: `{option}` must be at least 0", found=str(getattr(self, option)))
         if self.pool == "tokens" and self.adapter != "prefix":
             raise ConfigError(f"tupate: `adapter: {self.adapter}` has no tokens to pool", fix="pool layers")
 
