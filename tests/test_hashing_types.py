@@ -209,6 +209,8 @@ def test_a_method_is_made_with_its_options():
     made = make_method("toy", {"steps": 7, "width": 2, "fast": True}, {"toy": Toy})
     assert made == Toy(width=2, steps=7, fast=True)
     assert defining_options(made) == {"width": 2, "pool": "mean"}
+    same = make_method("toy", {"width": 2.0}, {"toy": Toy})
+    assert digest(defining_options(made)) == digest(defining_options(same)), "one space"
     assert make_method("toy", {}, {"toy": Toy}) == Toy()
 
 

@@ -185,6 +185,7 @@ def test_similarity_is_the_same_after_a_round_trip(space):
         ({"method": "tupate"}, ["method: 'linear-probe' ≠ 'tupate'"]),
         ({"options": {"regularisation": 0.2}}, ["method.regularisation: 0.1 ≠ 0.2"]),
         ({"options": {}}, ["method.regularisation: 0.1 ≠ None"]),
+        ({"seed": 0.0}, ["seed: 0 ≠ 0.0"]),
         (
             {"surrogate": "pkg:big", "surrogate_digest": "b" * 64},
             ["surrogate: 'pkg:small' ≠ 'pkg:big'", f"surrogate_digest: '{'a' * 64}' ≠ '{'b' * 64}'"],

@@ -163,7 +163,7 @@ class SpaceSpec:
         differing = [
             f"{name}: {mine.get(name)!r} ≠ {theirs.get(name)!r}"
             for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name)
+            if digest([mine.get(name)]) != digest([theirs.get(name)])  # 1 and 1.0 are other spaces
         ]
         raise SpaceError(
             "these task embeddings live in different spaces and can't be compared",

@@ -83,6 +83,7 @@ def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, typ
             expected=f"one of {listing(methods)}",
         )
     fields = {f.name: f for f in dataclasses.fields(methods[name])}
+    given = dict(options)
     for option, value in options.items():
         if option not in fields:
             raise ConfigError(
@@ -98,7 +99,9 @@ def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, typ
                 f"the method {name}: `{option}` is {value!r}",
                 expected=f"a {kinds[-1].__name__}, such as {default!r}",
             )
-    method: EmbeddingMethod = methods[name](**options)
+        if isinstance(default, float):
+            given[option] = float(options[option])  # 1 and 1.0 define one space
+    method: EmbeddingMethod = methods[name](**given)
     return method
 
 
