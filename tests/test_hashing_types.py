@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -256,3 +256,25 @@ def test_an_unknown_method_or_option_gets_the_nearest_one():
 def test_an_option_of_the_wrong_type_is_refused(option, value, expected):
     with refused(ConfigError, f"`{option}` is {value!r}", expected):
         make_method("toy", {option: value}, {"toy": Toy})
+
+
+@dataclass(frozen=True)
+class Open:
+    """A method with options whose default tells no type, as other packages may bring one."""
+
+    name: ClassVar[str] = "open"
+    defining: ClassVar[tuple[str, ...]] = ("needed",)
+
+    needed: int
+    most: int | None = None
+    layers: list[int] = field(default_factory=list)
+
+
+def test_an_option_whose_default_tells_no_type_takes_any_value():
+    made = make_method("open", {"needed": 3, "most": 2, "layers": [1]}, {"open": Open})
+    assert made == Open(3, 2, [1])
+
+
+def test_an_option_that_is_needed_and_missing_is_named():
+    with refused(ConfigError, "the method open", "needed, most, layers", "missing", "'needed'"):
+        make_method("open", {"most": 2}, {"open": Open})

@@ -75,7 +75,8 @@ def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, typ
     """The method of that name with these options.
 
     Raises:
-        ConfigError: an unknown name or option, with the nearest known one, or a value of the wrong type.
+        ConfigError: an unknown name or option, with the nearest known one, a value of the wrong type, or
+            none where one is needed.
     """
     if name not in methods:
         raise ConfigError(
@@ -83,26 +84,37 @@ def make_method(name: str, options: Mapping[str, Any], methods: Mapping[str, typ
             expected=f"one of {listing(methods)}",
         )
     fields = {f.name: f for f in dataclasses.fields(methods[name])}
-    given = dict(options)
-    for option, value in options.items():
+    for option in options:
         if option not in fields:
             raise ConfigError(
                 f'the method {name} has no option "{option}".{did_you_mean(option, fields)}',
                 expected=f"one of {listing(fields)}",
             )
-        default = fields[option].default
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if value in fields[option].metadata.get("words", ()):
-            continue
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise ConfigError(
-                f"the method {name}: `{option}` is {value!r}",
-                expected=f"a {kinds[-1].__name__}, such as {default!r}",
-            )
-        if isinstance(default, float):
-            given[option] = float(options[option])  # 1 and 1.0 define one space
-    method: EmbeddingMethod = methods[name](**given)
+    given = {option: _typed(name, fields[option], value) for option, value in options.items()}
+    try:
+        method: EmbeddingMethod = methods[name](**given)
+    except TypeError as error:  # such as one that has no default, and isn't given
+        raise ConfigError(
+            f"the method {name} can't be made with these options",
+            expected=f"values for {listing(fields)}",
+            found=str(error),
+        ) from error
     return method
+
+
+def _typed(name: str, option: dataclasses.Field[Any], value: Any) -> Any:
+    """The value, of the type of the option's default; as it is where there is none that tells a type."""
+    default: Any = option.default
+    untyped = default is dataclasses.MISSING or default is None
+    if untyped or value in option.metadata.get("words", ()):
+        return value
+    kinds = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise ConfigError(
+            f"the method {name}: `{option.name}` is {value!r}",
+            expected=f"a {kinds[-1].__name__}, such as {default!r}",
+        )
+    return float(value) if isinstance(default, float) else value  # 1 and 1.0 define one space
 
 
 def check_options(method: Any, choices: Mapping[str, Sequence[str]], counts: Sequence[str]) -> None:
