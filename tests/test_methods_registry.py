@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from fute.api import Embedder
-from fute.core.errors import ConfigError
+from fute.core.errors import ConfigError, ModelError
 from fute.core.types import Examples, Input
 from fute.methods.base import make_method
 from fute.methods.registry import Methods
+
+from .helpers import refused
 
 DOCS = (Path(__file__).parent.parent / "docs" / "methods.md").read_text(encoding="utf-8")
 PLUGIN = re.search(r"```python\n(.*?)```", DOCS.split("## Your own method")[1], re.DOTALL)[1]
@@ -42,6 +44,24 @@ def test_an_installed_package_brings_a_method(install):
     assert made.left.ravel() == pytest.approx(np.concatenate([phi[1], phi[0]]))
     assert made.spec.method == "class-means"
     assert made.spec.options == {"centred": False}
+
+
+NEVER_NO = Examples([Input("good"), Input("bad")], np.float32([[1, 0], [1, 0]]), ("yes", "no"))
+
+
+def test_a_label_that_is_never_given_has_zeros(install):
+    install("whole_means", PLUGIN, "class-means = whole_means:ClassMeans")
+    embedder = Embedder.create("class-means", {"centred": False})
+    made = embedder.embed("one", "model", NEVER_NO, {})
+    mean = embedder.features(NEVER_NO.inputs).mean(axis=0)
+    assert made.left.ravel() == pytest.approx(np.concatenate([0 * mean, mean]))
+
+
+def test_a_vector_that_holds_what_is_no_number_is_refused(install):
+    broken = PLUGIN.replace("np.maximum(shares.sum(axis=0), 1e-6)", "shares.sum(axis=0)")
+    install("half_means", broken, "class-means = half_means:ClassMeans")
+    with refused(ModelError, "the embedding of one by class-means holds what is no number", "never given"):
+        Embedder.create("class-means").embed("one", "model", NEVER_NO, {})
 
 
 def test_its_options_are_checked_like_our_own(install):

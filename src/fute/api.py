@@ -131,7 +131,11 @@ class Embedder:
         provenance: Mapping[str, Any],
         progress: Progress = silent,
     ) -> TaskEmbedding:
-        """`e = f(examples, Θ_T)`: the one code path of DTEs and MTEs."""
+        """`e = f(examples, Θ_T)`: the one code path of DTEs and MTEs.
+
+        Raises:
+            ModelError: it holds what is no number, which no similarity could tell from others.
+        """
         return self._embedding(
             Work(name, kind, examples, provenance),
             self._method(kind).embed(examples, self.features, self.seed, progress),
@@ -185,6 +189,12 @@ class Embedder:
         return self.methods.get(kind, self.method)
 
     def _embedding(self, work: Work, made: Embedded) -> TaskEmbedding:
+        if not all(np.isfinite(part).all() for part in (made.left, made.right, made.replicates)):
+            raise ModelError(
+                f"the embedding of {work.name} by {self.method.name} holds what is no number",
+                expected="finite numbers: they are compared with those of others",
+                fix="see whether the method allows for its answers, such as a label that is never given",
+            )
         return TaskEmbedding(
             name=work.name,
             kind=work.kind,
