@@ -31,7 +31,7 @@ from fute.weights.load import load_base
 
 from .helpers import refused
 from .reviews import REVIEWS
-from .surrogates import CONFIGS, make
+from .surrogates import CONFIGS, SIZE, VOCABULARY, make
 
 TEXTS = [Input("A fine and moving film."), Input("Dull."), Input("It rained all day, and nobody minded it.")]
 
@@ -67,6 +67,33 @@ def test_texts_that_are_read_together_are_read_as_if_alone(surrogate):
         assert torch.allclose(represent(model, surrogate.tokenize([item]))[0], row, atol=1e-5)
     mean = states(model, surrogate.tokenize(TEXTS[:1]))[0].mean(0)
     assert Features(surrogate)(TEXTS)[0] == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+SHORT = {"max_position_embeddings": 48, "intermediate_size": 40}
+RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        (transformers.BertConfig(**SIZE, **SHORT), 48),
+        (transformers.RobertaConfig(**SIZE, **SHORT, pad_token_id=0), 47),
+        (transformers.MPNetConfig(**SIZE, **SHORT, pad_token_id=1), 46),
+        (transformers.GPT2Config(n_embd=24, n_layer=2, n_head=4, vocab_size=VOCABULARY, n_positions=48), 48),
+        (transformers.DebertaV2Config(**SIZE, **SHORT), 48),
+        (transformers.DebertaV2Config(**SIZE, **SHORT, **RELATIVE), None),
+    ],
+    ids=["bert", "roberta", "mpnet", "gpt2", "deberta", "relative deberta"],
+)
+def test_a_text_is_cut_to_the_places_that_weights_have(config, most, tmp_path, monkeypatch):
+    """Whatever their tokenizer says: here 512. With one token more the model itself fails."""
+    monkeypatch.setitem(CONFIGS, "short", config)
+    surrogate = make("short", tmp_path)
+    assert surrogate.sizes([Input("word " * 100)]) == [most or 64]
+    assert np.isfinite(Features(surrogate)([Input("word " * 100)])).all()
+    if most:
+        with pytest.raises((IndexError, RuntimeError)):
+            surrogate.model(input_ids=torch.full((1, most + 1), 101))
 
 
 def without_special_tokens(surrogate):

