@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -364,6 +365,25 @@ def test_scores_are_learnt_too(bert):
     made = TuPaTE(steps=20).embed(examples, Features(bert), 0, silent)
     assert np.any(made.left)
     assert made.notes["held_out_loss"] < 2
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-7, 1.0, 1e30])
+@pytest.mark.parametrize("zero", [0, 2**23])
+def test_scores_are_standardised_whatever_their_unit(bert, unit, zero):
+    scores = (np.float32([[1], [2], [3], [4]]) + np.float32(zero)) * np.float32(unit)
+    assert np.unique(scores).size == 4
+    examples = Examples([*ON_BOTH, Input("Hm.")], scores, ("stars",), "score")
+    training = Training(Frozen(bert, bert.load("float32"), 64), examples, TuPaTE(), seed=0)
+    expected = scipy.stats.zscore(scores[:, 0].astype(np.float64))
+    assert training.targets[:, 0].numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, 1e8])
+def test_scores_that_differ_by_rounding_alone_are_all_the_same(bert, value):
+    scores = np.float32([[value], [np.nextafter(np.float32(value), np.float32(1e9))], [value]])
+    examples = Examples(ON_BOTH, scores if value else 0 * scores, ("stars",), "score")
+    training = Training(Frozen(bert, bert.load("float32"), 64), examples, TuPaTE(), seed=0)
+    assert not training.targets.any()
 
 
 def test_where_is_for_encoder_decoders(bert, t5):

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from fute import Dataset, Project
+from fute import Dataset, Project, api
+from fute.api import Embedder
 from fute.core.errors import ConfigError, DataError
-from fute.core.types import Input, Span
+from fute.core.types import Examples, Input, Span
 from tests.helpers import csv_text, refused, write
 from tests.surrogates import make as make_surrogate
 from tests.test_cli import call
@@ -208,3 +209,14 @@ def test_a_model_with_a_few_wrong_spans_is_embedded_by_the_others_and_the_run_sa
     assert "model guesser answered 0 of 8 texts, too few to embed it" in said
     assert "found: 8 misplaced" in said
     assert Project(tmp_path).space.get("reader").provenance["examples"] == 6
+
+
+def test_where_a_kind_of_answer_is_learnt_otherwise_only_its_embeddings_are_made_anew(monkeypatch):
+    inputs = [Input("Who?", "Ann."), Input("When?", "At noon.")]
+    spans = Examples(inputs, [Span("Ann", 0), Span("", -1)], (), "span")
+    classes = Examples(inputs, np.eye(2, dtype=np.float32), ("no", "yes"))
+    embedder = Embedder.create()
+    before = [embedder.content(examples, "dataset") for examples in (spans, classes)]
+    monkeypatch.setitem(api._VERSIONS, "span", 99)
+    after = [embedder.content(examples, "dataset") for examples in (spans, classes)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]

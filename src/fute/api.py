@@ -38,7 +38,7 @@ from fute.surrogates.zero_shot import pseudo_labels
 # The least share of the inputs that must have been answered for an embedding.
 _LEAST_ANSWERED = 0.5
 # Of how answers of a kind are learnt: raised where embeddings that are kept must be made anew.
-_VERSIONS: Mapping[Output, int] = {"span": 2, "text": 2}
+_VERSIONS: Mapping[Output, int] = {"score": 2, "span": 2, "text": 2}
 
 
 class Work(NamedTuple):

@@ -122,10 +122,8 @@ class Training:
             self.head_start = self.answers.head_start
             return
         order = sorted(range(len(examples.labels)), key=lambda i: examples.labels[i])  # sums round alike then
-        targets = torch.from_numpy(examples.probabilities[:, order])
-        if self.is_score:
-            targets = (targets - targets.mean()) / (targets.std(unbiased=False) + 1e-6)
-        self.targets = targets
+        targets = examples.probabilities[:, order]
+        self.targets = torch.from_numpy(_standardised(targets) if self.is_score else targets)
         with torch.no_grad():
             names = represent(self.model, self._tokenize([Input(examples.labels[i]) for i in order]))
         if schedule.head == "noise":
@@ -314,6 +312,14 @@ class Training:
     def _padded(self) -> Callable[[int], int] | None:
         """What so many tokens are padded to, if not to the longest text's."""
         return _few_lengths if self.model.dtype == torch.bfloat16 else None
+
+
+def _standardised(scores: Floats) -> Floats:
+    """Of mean 0 and standard deviation 1; zeros where all are the same but for float32's rounding."""
+    exact = scores.astype(np.float64)
+    if np.ptp(exact) <= 2 * np.finfo(np.float32).eps * np.abs(exact).max():
+        return np.zeros_like(scores)
+    return np.asarray((exact - exact.mean()) / exact.std(), dtype=np.float32)
 
 
 def _few_lengths(tokens: int) -> int:
