@@ -3,6 +3,9 @@
 import pytest
 
 from fute.core import runtime
+from fute.core.errors import ConfigError
+
+from .helpers import refused
 
 SAID = """processor\t: 0
 vendor_id\t: {vendor}
@@ -36,6 +39,12 @@ def test_bfloat16_is_taken_where_it_is_fast(monkeypatch, vendor, flags, expected
     assert runtime.cpu_flags() == {"fpu", *flags.split()}
     assert runtime.choose_dtype() == expected
     assert runtime.choose_dtype("bfloat16") == "bfloat16"
+
+
+@pytest.mark.parametrize("wish", ["bf16", "float16", ""])
+def test_a_dtype_that_is_not_known_is_refused(wish):
+    with refused(ConfigError, f"no dtype {wish!r}", "one of auto, bfloat16, float32"):
+        runtime.choose_dtype(wish)
 
 
 def test_a_system_that_says_nothing_has_no_flags(monkeypatch):

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-from fute.core.errors import MissingError
+from fute.core.errors import ConfigError, MissingError, listing
 
 DType = Literal["bfloat16", "float32"]
 
@@ -44,10 +44,16 @@ def fast_bfloat16() -> bool:
 
 
 def choose_dtype(wish: str = "auto") -> DType:
-    """`auto` is bfloat16 where the CPU is fast at it, else float32."""
-    if wish == "auto":
-        return "bfloat16" if fast_bfloat16() else "float32"
-    return "bfloat16" if wish == "bfloat16" else "float32"
+    """`bfloat16` or `float32`; `auto` is bfloat16 where the CPU is fast at it, else float32.
+
+    Raises:
+        ConfigError: it is none of the three.
+    """
+    fastest: DType = "bfloat16" if fast_bfloat16() else "float32"
+    known: dict[str, DType] = {"auto": fastest, "bfloat16": "bfloat16", "float32": "float32"}
+    if wish not in known:
+        raise ConfigError(f"there is no dtype {wish!r} here", expected=f"one of {listing(known)}")
+    return known[wish]
 
 
 def describe_machine() -> str:
