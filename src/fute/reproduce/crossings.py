@@ -65,7 +65,10 @@ def sentences(measured: Measured) -> Iterator[str]:
     for k in measured.sizes:
         ways = measured.ways(k)
         since = _since(ways[FUTE], ways[LABEL_FREE])
-        yield f"Of {k} prompts fute is cheaper than what is label-free from so many datasets on: {since}."
+        yield (
+            f"Of {k} prompts fute is cheaper than label-free ways that read answers from so many datasets on:"
+            f" {since}."
+        )
 
 
 def draw(measured: Measured, folder: Path) -> list[Path]:
