@@ -9,7 +9,7 @@ from fute.core.errors import ConfigError
 from fute.core.progress import silent
 from fute.core.types import Examples, Input, SpaceSpec, TaskEmbedding
 from fute.methods import linear_probe
-from fute.methods.base import bootstrap_counts
+from fute.methods.base import bootstrap_counts, make_method
 from fute.methods.linear_probe import LinearProbe, leave_one_out, ridge, strongest
 from fute.selection.rank import rank
 
@@ -262,10 +262,17 @@ def test_features_come_from_any_layer_and_pooling(features):
     assert features.at(-1, "last")(inputs) == pytest.approx(
         (last / last.norm(dim=-1, keepdim=True)).numpy(), abs=1e-5
     )
-    one, other = (
-        LinearProbe(layer=layer, replicates=0).embed(examples(), features, 0).left for layer in (3, -1)
+    middle = torch.stack(every[1:]).mean(0)[0, : tokens["attention_mask"][0].sum()].mean(0)
+    assert features.at(None, "mean")(inputs)[0] == pytest.approx((middle / middle.norm()).numpy(), abs=1e-5)
+    one, other, mean = (
+        LinearProbe(layer=layer, replicates=0).embed(examples(), features, 0).left
+        for layer in (3, -1, "mean")
     )
     assert not np.allclose(one, other)
+    assert not np.allclose(mean, other)
+    assert make_method("linear-probe", {"layer": "mean"}, {"linear-probe": LinearProbe}).layer == "mean"
+    with pytest.raises(ConfigError, match="`layer` is 'middle'"):
+        LinearProbe(layer="middle")
     with pytest.raises(ConfigError, match="no layer 7"):
         features.at(7, "mean")(inputs)
     with pytest.raises(ConfigError, match="no pooling"):

@@ -43,7 +43,8 @@ class LinearProbe:
     Attributes:
         regularisation: λ > 0, relative to features of length 1; or "loo": that of 16 from 10⁻⁴ to 10 whose
             leave-one-out error `(1/n) Σ_i ‖r_i / (1 − h_ii)‖²` is least, with residuals r and leverages h.
-        layer: of the surrogate, whose states features are made of: -1 is the last, 0 the embeddings.
+        layer: of the surrogate, whose states features are made of: -1 is the last, 0 the embeddings; or
+            "mean": the mean of all but the embeddings.
         pooling: "mean" over a text's tokens, its "first" token (BERT's [CLS]) or its "last".
         pairs: features of two texts a and b. "both": those of the pair, and below them those of b alone,
             `[φ(ab); φ(b)]`, Φ (n, 2 d), so that W tells what the answer owes to the second. "relation": these
@@ -60,7 +61,7 @@ class LinearProbe:
     defining: ClassVar[tuple[str, ...]] = ("regularisation", "layer", "pooling", "pairs")
 
     regularisation: float | str = field(default=0.1, metadata={"words": ("loo",)})
-    layer: int = -1
+    layer: int | str = field(default=-1, metadata={"words": ("mean",)})
     pooling: str = "mean"
     pairs: str = "both"
     replicates: int = 100
@@ -70,6 +71,8 @@ class LinearProbe:
             raise ConfigError(
                 f"linear-probe: `pairs` is {self.pairs!r}", expected=f"one of {listing(_PAIRS)}"
             )
+        if isinstance(self.layer, str) and self.layer != "mean":
+            raise ConfigError(f"linear-probe: `layer` is {self.layer!r}", expected='a number, or "mean"')
         given = self.regularisation
         good = given == "loo" if isinstance(given, str) else 0 < given < np.inf
         if not good or self.replicates < 0:
@@ -81,7 +84,7 @@ class LinearProbe:
     def embed(
         self, examples: Examples, features: Features, seed: int, progress: Progress = silent
     ) -> Embedded:
-        features = features.at(self.layer, self.pooling)
+        features = features.at(None if isinstance(self.layer, str) else self.layer, self.pooling)
         phi = self._features(features, examples.inputs, progress)
         named = examples.output in ("class", "score")
         answers = _centred(examples.probabilities if named else features.of_texts(examples.texts))
