@@ -62,7 +62,7 @@ def drawn(page):
 @pytest.mark.parametrize(("figure", "count"), [("figure3", 33), ("figureA1", 44)])
 def test_colours_are_tasks_and_shapes_are_models(figure, count, tmp_path):
     made = clear_case()
-    faith = draw(made, FIGURES[figure], tmp_path / figure, "models")
+    faith = draw(made, FIGURES[figure], tmp_path / figure, BY[0])
     assert faith.trustworthiness > 0.9
     said = (
         f"trustworthiness {faith.trustworthiness:.2f}, neighbour recall {faith.neighbour_recall:.2f} (k = 5)"
@@ -83,14 +83,16 @@ def test_colours_are_tasks_and_shapes_are_models(figure, count, tmp_path):
     marks = [g for g in root.iter("{http://www.w3.org/2000/svg}g") if g.get("id", "").startswith("PathColl")]
     assert len(marks) == count
     text = (tmp_path / f"{figure}.svg").read_text(encoding="utf-8")
-    for word in (*GROUPS, *BASES, "task", "model", f"{count} task embeddings of models", said):
+    beside = " and 11 of datasets" if figure == "figureA1" else ""
+    title = f"33 task embeddings of models{beside}, by fute's linear probes"
+    for word in (*GROUPS, *BASES, "task", "model", title, said):
         assert f"<!-- {word} -->" in text, word
     assert matplotlib.image.imread(tmp_path / f"{figure}.png").shape == (960, 1500, 4)
 
 
 def test_points_of_a_group_and_of_a_base_lie_nearer_than_others(tmp_path):
     made = clear_case()
-    draw(made, FIGURES["figureA1"], tmp_path / "f", "models")
+    draw(made, FIGURES["figureA1"], tmp_path / "f", BY[0])
     points = drawn(page_of(tmp_path / "f.html"))
     places = np.array([points[one.name][:2] for one in made.shown])
     far = np.linalg.norm(places[:, None] - places[None], axis=2) + np.diag([np.inf] * len(places))
@@ -107,7 +109,7 @@ def test_two_embeddings_make_no_map(tmp_path):
     made = clear_case()
     two = Map(shown=made.shown[:2], cosines=[row[:2] for row in made.cosines[:2]])
     with refused(ConfigError, "too few task embeddings"):
-        draw(two, FIGURES["figureA1"], tmp_path / "f", "models")
+        draw(two, FIGURES["figureA1"], tmp_path / "f", BY[0])
 
 
 def test_the_map_that_shows_more_is_kept(tmp_path):

@@ -185,7 +185,7 @@ def draw_figure(
         found = fullest_map(fresh, out, figure.of, by, scale)
         if found is not None:
             to = out / f"{what}{by.ending}"
-            faith = draw(found, figure, to, f"{figure.of}, by {by.title}")
+            faith = draw(found, figure, to, by)
             show.remark(f"{to}: {faithfulness(faith)}")
             files = [str(to.with_suffix(ending)) for ending in (".svg", ".png", ".html")]
             made.append({"files": files, **faith._asdict()})

@@ -168,7 +168,7 @@ def fullest_map(fresh: Callable[[], Map | None], out: Path, of: Of, by: By, scal
     return saved
 
 
-def draw(shown: Map, figure: Figure, to: Path, title: str) -> Faith:
+def draw(shown: Map, figure: Figure, to: Path, by: By) -> Faith:
     """Write `to`.svg, .png and .html: t-SNE of the cosines, the colour for the category of tasks, the shape
     for the model, as in the paper. Says how faithful the map is.
 
@@ -188,7 +188,9 @@ def draw(shown: Map, figure: Figure, to: Path, title: str) -> Faith:
     arguments: dict[str, Any] = {"shapes": _shapes(found), "legends": ("task", of)}
     faithful = faith(cosines, places)
     recall = f"neighbour recall {faithful.neighbour_recall:.2f} (k = {faithful.k})"
-    title = f"{len(points)} task embeddings of {title}\n"
+    datasets = sum(one.model == _DATASET for one in found.shown)
+    title = f"{len(points) - datasets} task embeddings of {figure.of}"
+    title += f" and {datasets} of datasets, by {by.title}\n" if datasets else f", by {by.title}\n"
     title += f"trustworthiness {faithful.trustworthiness:.2f}, {recall}"
     for ending in (".svg", ".png"):
         write_picture(points, to.with_suffix(ending), title, **arguments)
