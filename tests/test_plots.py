@@ -153,6 +153,10 @@ def test_a_png_has_each_point_in_its_colour_at_its_place(tmp_path):
     assert (column["c"] - column["a"]) / (column["b"] - column["a"]) == pytest.approx(1 / 4, abs=0.03)
 
 
+def test_equal_maps_are_equal_files(tmp_path):
+    assert svg(FOUR, tmp_path) == svg(FOUR, tmp_path)
+
+
 def test_an_svg_has_every_name_task_kind_and_the_title(tmp_path):
     text = svg(FOUR, tmp_path)
     written = [html.unescape(comment) for comment in re.findall(r"<!-- (.*?) -->", text)]

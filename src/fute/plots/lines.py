@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fute.core.files import write_atomically
 from fute.core.runtime import require
 from fute.plots.points import COLOURS
-from fute.plots.static import no_date, verbatim
+from fute.plots.static import save, verbatim
 
 _DASHES = ("-", "--", "-.", ":")
 _FEW = 6  # values of x, each of which then has a tick
@@ -58,9 +56,7 @@ def write_lines(panels: Sequence[Sequence[Panel]], path: Path, title: str) -> No
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(verbatim(title), x=0.01, ha="left", fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=no_date(path))
-    write_atomically(path, buffer.getvalue())
+    save(figure, path)
 
 
 def _draw(axes: Any, panel: Panel, styles: Mapping[str, tuple[str, str, float]]) -> None:

@@ -51,9 +51,7 @@ def write_picture(
         axes.spines[side].set_color("#DDDDDD")
     figure.draw_without_rendering()  # what is beside the axes decides their size, and so where labels fit
     _label(axes, all_points, share)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".").lower() or "png", metadata=no_date(path))
-    write_atomically(path, buffer.getvalue())
+    save(figure, path)
 
 
 def _diameter(point: Point) -> float:
@@ -61,9 +59,16 @@ def _diameter(point: Point) -> float:
     return 16.0 if point.kind == "dataset" else 9.0
 
 
-def no_date(path: Path) -> dict[str, None] | None:
-    """Metadata with which equal pictures are equal files."""
-    return {"Date": None} if path.suffix.lower() == ".svg" else None
+def save(figure: Any, path: Path) -> None:
+    """Write a picture in the format of the path's ending. Equal pictures are equal files: without a date, and
+    with equal names for equal shapes.
+    """
+    import matplotlib
+
+    kind, buffer = path.suffix.lstrip(".").lower() or "png", io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fute"}):
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_atomically(path, buffer.getvalue())
 
 
 def verbatim(text: str) -> str:
