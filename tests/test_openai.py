@@ -19,6 +19,7 @@ from fute.models.section import Here
 from fute.text.prompt import Prompt, Reasoning, Shot
 from fute.text.template import PromptTemplate
 from fute.text.verbalizer import Verbalizer
+from tests.helpers import refused
 from tests.reviews import REVIEWS
 from tests.servers import free_port, serving
 from tests.test_client import Script
@@ -243,6 +244,20 @@ def test_a_field_that_the_server_refuses_can_be_left_out():
     with Script((200, {}, reply, 0.0)) as server:
         on(server.url, mode="text", extra={"temperature": None}).predict(ITEMS[:1])
         assert "temperature" not in server.seen[0][1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"max_tokens": 4000}, ["max_tokens", "set `max_new_tokens` instead"]),
+        ({"max_completion_tokens": None}, ["max_completion_tokens"]),
+        ({"top_p": 0.5, "n": 100, "model": "dear"}, ["n, model", "set `samples`, `openai` instead"]),
+        ({"stream": True}, ["stream", "leave it out"]),
+    ],
+)
+def test_what_caps_count_with_is_not_set_behind_their_back(extra, words):
+    with refused(ConfigError, "model smol: `extra` holds what fute sets itself", *words):
+        on("http://127.0.0.1:1/v1", mode="text", extra=extra)
 
 
 def test_reasons_are_as_certain_as_answers_and_each_sample_has_its_own():

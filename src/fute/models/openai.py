@@ -33,6 +33,19 @@ OPENAI = "https://api.openai.com/v1"
 _AROUND_MESSAGE, _AROUND_CHAT = 16, 64
 # Less probability than this on all labels together says nothing about them.
 _LEAST_MASS = 1e-3
+# Fields of a request that fute sets itself, since caps count with them or replies are read by them, and the
+# option that says them.
+_OWN = {
+    "model": "openai",
+    "messages": "template",
+    "prompt": "template",
+    "n": "samples",
+    "best_of": "samples",
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "n_predict": "max_new_tokens",
+    "stream": "",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class Decoding:
         max_tokens: of an answer in "text" mode.
         token_field: the name that the server has for that: "max_tokens", or "max_completion_tokens".
         extra: more fields of the request, such as {"reasoning_effort": "low"}; None leaves one out that fute
-            would send, such as {"temperature": None}.
+            would send, such as {"temperature": None}. Not the model, the prompt, or how much is written: caps
+            count with these.
     """
 
     mode: Mode = "logprobs"
@@ -108,6 +122,7 @@ class OpenAIModel(BlackBox):
         self.price = price if price is not None else (FREE if is_loopback(url) else None)
         if decoding.samples > 1 and decoding.mode != "text":
             raise ConfigError(f"model {name}: `samples` needs `answer: text`")
+        _check_extra(name, decoding.extra)
         if decoding.mode != "text":
             _check_tellable(name, prompt)
         self.group = digest([self.url, key, vars(manners)])
@@ -308,6 +323,18 @@ class OpenAIModel(BlackBox):
             path = "/chat/completions"
         most = self._most(turns, max_tokens)
         return await line.post(self.url + path, body, meter, most, read, _used)
+
+
+def _check_extra(name: str, extra: Mapping[str, Any]) -> None:
+    """Raise ConfigError where there is a field that fute sets itself."""
+    own = [field for field in extra if field in _OWN]
+    if own:
+        instead = listing(f"`{_OWN[field]}`" for field in own if _OWN[field])
+        raise ConfigError(
+            f"model {name}: `extra` holds what fute sets itself",
+            found=listing(own),
+            fix="leave it out" + (f", and set {instead} instead" if instead else ""),
+        )
 
 
 def _plain_words(prompt: Prompt) -> dict[str, list[str]]:
