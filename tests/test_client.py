@@ -289,6 +289,26 @@ def test_what_nobody_knows_stays_spent():
     assert budget.spent.tokens == most.tokens_in + most.tokens_out > len("text 0 Good or bad?")
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -5000, "completion_tokens": 1},
+        {"prompt_tokens": 7, "completion_tokens": -5000},
+        {"prompt_tokens": True, "completion_tokens": 1},
+        {"prompt_tokens": 7, "completion_tokens": 1.5},
+        {"prompt_tokens": 10**30},
+    ],
+)
+def test_what_nobody_can_have_used_does_not_count_and_the_most_stays_spent(usage):
+    budget = Budget()
+    with Script(says("good", **usage)) as server:
+        box = model(server.url, manners=FAST)
+        (answered,) = box.stream([(box, Input("text 0"))], {"chaos": BoxMeter(budget, box)})
+        most = box.usage([Input("text 0")])
+    assert answered[1][0].tolist() == [0, 1]
+    assert budget.spent.tokens == most.tokens_in + most.tokens_out
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": None}, {"prompt_tokens": "7"}, {"total_tokens": 9}])
 def test_an_answer_counts_whatever_it_says_of_tokens(usage):
     with Script(says("good", **usage)) as server:

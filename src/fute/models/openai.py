@@ -33,6 +33,8 @@ OPENAI = "https://api.openai.com/v1"
 _AROUND_MESSAGE, _AROUND_CHAT = 16, 64
 # Less probability than this on all labels together says nothing about them.
 _LEAST_MASS = 1e-3
+# No request takes so many tokens: a reply that says so is wrong.
+_MOST_TOKENS = 10**9
 # Fields of a request that fute sets itself, since caps count with them or replies are read by them, and the
 # option that says them.
 _OWN = {
@@ -359,12 +361,16 @@ def _check_tellable(name: str, prompt: Prompt) -> None:
 
 
 def _used(reply: Any) -> Usage | None:
-    """What a reply says it used."""
+    """What a reply says it used; None for numbers that nobody can have used."""
     usage = reply.get("usage") if isinstance(reply, Mapping) else None
     if not isinstance(usage, Mapping):
         return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
-    return Usage(1, read, written) if isinstance(read, int) and isinstance(written, int) else None
+    read, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens") or 0)
+    return Usage(1, read, written) if read is not None and written is not None else None
+
+
+def _count(tokens: Any) -> int | None:
+    return tokens if type(tokens) is int and 0 <= tokens < _MOST_TOKENS else None
 
 
 def _choice(reply: Any) -> Any:
