@@ -340,7 +340,7 @@ def test_wrong_answers_are_reported_and_never_kept(project, fute):
     write(project / "moods.py", MOODY)
     for mood, words in (
         ("short", ["answered 5 times to 6 inputs", "one answer per input", "do: the function takes a list"]),
-        ("nan", ["NaN or infinity", "probabilities of negative, positive", "for input 1 of 6"]),
+        ("nan", ["NaN or infinity", "answered 0 of 6 texts"]),
         ("raise", ["RuntimeError: a bad mood (moods.py, line 11)", "do: call the function"]),
     ):
         write(project / "mood.json", json.dumps(mood))

@@ -20,6 +20,7 @@ from fute import CallableModel, Input, SklearnModel
 from fute.core.errors import ConfigError, ModelError
 from fute.core.hashing import digest_object
 from fute.core.types import Failure
+from fute.labelling.budget import Budget
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label
 from fute.models.base import check_answers
@@ -100,26 +101,58 @@ def test_a_model_of_pairs_gets_both_texts():
         ({"positive": 1, "negative": 0, "other": 0}, ["a dict, not with a list"]),
         ({"positive", "negative", "other"}, ["a set, not with a list"]),
         (pd.DataFrame([[0, 1, 0]] * 3), ["a DataFrame, not with a list"]),
-        (
-            ["positive", "negativ", "positive"],
-            ['"negativ", which is none of its labels', 'Did you mean "negative"?', "for input 2 of 3"],
-        ),
-        ([{"positive": 1}, {"good": 1}, {}], ['"good"', "'good': 1", "for input 2 of 3", "or `labels`"]),
-        ([1, 0, 1], ['"1", which is none of its labels', "one of negative, positive"]),
-        ([[0, 1], [0, 0, 1], [1, 0]], ["an answer fute can't read", "2 probabilities", "input 2 of 3"]),
-        ([[0, 1], 0.5, [1, 0]], ["an answer fute can't read", "0.5 for input 2 of 3"]),
-        ([{"positive": "very"}] * 3, ["an answer fute can't read", "'very'", "for input 1 of 3"]),
-        ([[0, 1], [float("nan"), 1], [1, 0]], ["NaN or infinity", "for input 2 of 3"]),
-        ([[0, 1], [1, 0], [0, float("inf")]], ["NaN or infinity", "for input 3 of 3"]),
-        ([{"positive": None}] * 3, ["NaN or infinity"]),
-        ([[0, 1], [-0.5, 1.5], [1, 0]], ["a negative probability", "[-0.5, 1.5] for input 2 of 3"]),
-        ([[0, 1], [1, 0], [0.5, 0.4]], ["don't sum to 1", "for input 3 of 3"]),
-        ([{"positive": 1}, {}, {"positive": 1}], ["don't sum to 1", "[0.0, 0.0] for input 2 of 3"]),
     ],
 )
-def test_a_wrong_answer_is_refused(answers, words):
+def test_what_is_no_list_of_answers_is_refused(answers, words):
     with refused(ModelError, "model fixed", *words):
         checked(answering(answers))
+
+
+WRONG = [
+    ("negativ", ['"negativ", which is none of its labels. Did you mean "negative"?', "found: 'negativ'"]),
+    ({"good": 1}, ['"good"', "'good': 1"]),
+    (1, ['"1", which is none of its labels']),
+    ([0, 0, 1], ["an answer fute can't read", "found: [0, 0, 1]"]),
+    (0.5, ["an answer fute can't read", "0.5"]),
+    ({"positive": "very"}, ["an answer fute can't read", "'very'"]),
+    ([float("nan"), 1], ["NaN or infinity"]),
+    ([0, float("inf")], ["NaN or infinity"]),
+    ({"positive": None}, ["NaN or infinity"]),
+    ([-0.5, 1.5], ["a negative probability", "[-0.5, 1.5]"]),
+    ([0.5, 0.4], ["don't sum to 1"]),
+    ({}, ["don't sum to 1", "[0.0, 0.0]"]),
+    ("x" * 10**6, ["none of its labels"]),
+]
+
+
+@pytest.mark.parametrize(("wrong", "words"), WRONG, ids=range(len(WRONG)))
+def test_a_wrong_answer_is_that_items_failure_and_a_model_that_gives_only_such_is_refused(wrong, words):
+    box = answering([[0, 1], wrong, "negative"])
+    good, failed, other = check_answers(box, box.predict(INPUTS), 3)
+    assert [good.tolist(), other.tolist()] == [[0, 1], [1, 0]]
+    assert failed.kind == "unparsed"
+    assert all(word in failed.detail for word in words)
+    assert len(failed.detail) < 300
+    with refused(ModelError, "model fixed", *(word.removeprefix("found: ") for word in words)):
+        answering([wrong] * 9).predict(INPUTS * 3)
+
+
+def test_a_few_wrong_answers_are_recorded_and_nothing_is_asked_twice(tmp_path):
+    """Of 1,000 texts every 23rd gets an answer that is no label, the first eight of all included."""
+    asked = []
+
+    def odd(texts):
+        asked.extend(texts)
+        return ["maybe" if int(text) < 8 or int(text) % 23 == 0 else "positive" for text in texts]
+
+    inputs, cache = [Input(str(i)) for i in range(1000)], PredictionCache(tmp_path / "answers.sqlite")
+    budget = Budget()
+    for _ in range(2):
+        result = label([CallableModel(odd, LABELS, version="1")], inputs, cache, budget=budget)
+        assert result.failures == {}
+        assert result.failed_items() == {"odd": {"unparsed": 8 + 43}}
+        assert sorted(asked, key=int) == [str(i) for i in range(1000)]
+    assert budget.spent.calls == 1000
 
 
 def test_a_function_that_raises_is_shown_with_file_and_line(tmp_path):
@@ -699,20 +732,22 @@ def test_a_function_may_answer_scores_texts_and_spans(output, answers, found):
 
 
 @pytest.mark.parametrize(
-    ("output", "answers", "words"),
+    ("output", "wrong", "words"),
     [
-        ("score", ["good", 1, 1], ["an answer fute can't read", '{"score": 0.7}', "'good'"]),
-        ("score", [[1, 2], 1, 1], ["model any", "an answer fute can't read", "[1, 2]"]),
-        ("score", [1, float("nan"), 1], ["NaN or infinity", "input 2 of 3"]),
-        ("score", [1, 2], ["answered 2 times to 3 inputs"]),
-        ("text", ["a", 7, "b"], ["answered no text", "7 for input 2 of 3"]),
-        ("span", ["box", ("box", 1), ("box", 1)], ["an answer fute can't read", '"start": 12', "'box'"]),
+        ("score", "good", ["an answer fute can't read", "'good'"]),
+        ("score", [1, 2], ["an answer fute can't read", "[1, 2]"]),
+        ("score", float("nan"), ["NaN or infinity"]),
+        ("text", 7, ["answered no text", "7"]),
+        ("span", "box", ["an answer fute can't read", "'box'"]),
     ],
 )
-def test_an_answer_of_another_kind_is_refused(output, answers, words):
-    with refused(ModelError, *words):
-        box = CallableModel(lambda inputs: answers, name="any", output=output, version="1")
-        check_answers(box, box.predict(INPUTS), 3)
+def test_an_answer_of_another_kind_is_a_failure(output, wrong, words):
+    right = {"score": 1, "text": "a", "span": ("box", 1)}[output]
+    box = CallableModel(lambda inputs: [right, wrong, right], name="any", output=output, version="1")
+    one, failed, other = check_answers(box, box.predict(INPUTS), 3)
+    assert one == other
+    assert failed.kind == "unparsed"
+    assert all(word in failed.detail for word in words)
 
 
 @pytest.mark.parametrize(

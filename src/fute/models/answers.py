@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -43,31 +43,44 @@ def as_json(item: Input) -> dict[str, Any]:
 class Reader:
     """Reads what one box says in one run. What can't be read is that item's failure; where so many can't be,
     and there never was a good answer, it is the box that doesn't speak this language.
+
+    Args:
+        box: whose answers are read.
+        read: reads them (`read_said`, `read_returned`).
     """
 
-    def __init__(self, box: BlackBox) -> None:
-        self._box, self.any_good, self._unreadable = box, False, 0
+    def __init__(self, box: BlackBox, read: Callable[[BlackBox, Sequence[Any]], Answers]) -> None:
+        self._box, self._read, self.any_good, self._unreadable = box, read, False, 0
 
-    def __call__(self, said: Any) -> Answer | Failure:
-        """The answer, or why there is none. Raises ModelError where the box can't be used."""
+    def __call__(self, said: Sequence[Any]) -> Answers:
+        """The answers, or why there are none. Raises ModelError where the box can't be used."""
+        faults: list[ModelError] = []
+        answers: Answers
         try:
-            answer = read_answer(self._box, said)
+            answers = self._read(self._box, said)
+        except ModelError:
+            answers = [self._alone(one, faults) for one in said]
+        self.any_good = self.any_good or any(not isinstance(answer, Failure) for answer in answers)
+        self._unreadable += len(faults)
+        if faults and not self.any_good and self._unreadable >= MANY:
+            raise faults[0]
+        return answers
+
+    def _alone(self, said: Any, faults: list[ModelError]) -> Answer | Failure:
+        try:
+            return self._read(self._box, [said])[0]
         except ModelError as error:
-            self._unreadable += 1
-            if not self.any_good and self._unreadable >= MANY:
-                raise
+            faults.append(error)
             return Failure("unparsed", brief(error))
-        self.any_good = self.any_good or not isinstance(answer, Failure)
-        return answer
 
 
-def read_answer(box: BlackBox, said: Any) -> Answer | Failure:
-    """The answer that a JSON object holds; `{"error": "…"}` is a failure.
+def read_said(box: BlackBox, said: Sequence[Any]) -> Answers:
+    """The answers that JSON objects hold; `{"error": "…"}` is a failure.
 
     Raises:
-        ModelError: it holds none of the kind that the box gives.
+        ModelError: one holds none of the kind that the box gives.
     """
-    return check_answers(box, [_read(box, said)], 1)[0]
+    return check_answers(box, [_read(box, one) for one in said], len(said))
 
 
 def _read(box: BlackBox, said: Any) -> Answer | Failure:
@@ -79,7 +92,7 @@ def _read(box: BlackBox, said: Any) -> Answer | Failure:
         answer: Answer
         if box.output == "class":
             given = said["label"] if "label" in said else said["probabilities"]
-            answer = answers_to_probabilities(box, [given], 1)[0]
+            answer = answers_to_probabilities(box, [given])[0]
         elif box.output == "score":
             answer = np.asarray(said["score"], dtype=np.float32).reshape(1)
         elif box.output == "span":
@@ -93,27 +106,27 @@ def _read(box: BlackBox, said: Any) -> Answer | Failure:
 
 def _unreadable(box: BlackBox, said: Any) -> ModelError:
     return ModelError(
-        f"model {box.name}: an answer fute can't read", expected=EXPECTED[box.output], found=f"{said!r:.200}"
+        f"model {box.name}: an answer fute can't read", expected=EXPECTED[box.output], found=f"{said!r:.80}"
     )
 
 
-def read_answers(box: BlackBox, answers: Any, n: int) -> Answers:
-    """What a function returned for n inputs, as a box answers it: for classes as `answers_to_probabilities`
-    takes it; else each answer may be a score, a text or (text, start), or a mapping as for `read_answer`.
-    None, and {"error": "why"} unless a label is called "error", are failures.
+def read_returned(box: BlackBox, rows: Sequence[Any]) -> Answers:
+    """What a function returned for some inputs, as a box answers it: for classes as
+    `answers_to_probabilities` takes it; else each answer may be a score, a text or (text, start), or a
+    mapping as for `read_said`. None, and {"error": "why"} unless a label is called "error", are failures.
 
     Raises:
-        ModelError: another number of answers, or one that isn't of the kind that the box gives.
+        ModelError: one isn't of the kind that the box gives.
     """
-    rows = _listed(box, answers, n)
     failed = [_failure(box, row) for row in rows]
     good = [row for row, failure in zip(rows, failed, strict=True) if failure is None]
     read: Answers
     if box.output == "class":
-        read = answers_to_probabilities(box, good, len(good))
+        read = answers_to_probabilities(box, good)
+        check_answers(box, read, len(good))
     else:
-        read = [_read(box, _as_said(box.output, row)) for row in good]
-    if len(good) == n:
+        read = check_answers(box, [_read(box, _as_said(box.output, row)) for row in good], len(good))
+    if len(good) == len(rows):
         return read
     rest = iter(read)
     return [next(rest) if failure is None else failure for failure in failed]
@@ -136,7 +149,10 @@ def _as_said(output: Output, answer: Any) -> Any:
     return {output: answer}
 
 
-def _listed(box: BlackBox, answers: Any, n: int) -> list[Any]:
+def listed(box: BlackBox, answers: Any, n: int) -> list[Any]:
+    """What a function returned for n inputs, as a list. Raises ModelError where it isn't one, or isn't as
+    long.
+    """
     # These have a length too, but not of answers: characters, keys, or no order.
     unlisted = isinstance(answers, str | bytes | Mapping | Set) or hasattr(answers, "columns")
     try:
@@ -159,49 +175,48 @@ def _listed(box: BlackBox, answers: Any, n: int) -> list[Any]:
     return rows
 
 
-def answers_to_probabilities(box: BlackBox, answers: Any, n: int) -> Floats:
+def answers_to_probabilities(box: BlackBox, answers: Sequence[Any]) -> Floats:
     """Labels, mappings or probability rows as float32 (n, C).
 
     Raises:
-        ModelError: another number of answers, or an answer that names no label.
+        ModelError: an answer that names no label.
     """
-    rows = _listed(box, answers, n)
     position = {label: i for i, label in enumerate(box.labels)}
 
-    def column(label: Any, row: int) -> int:
+    def column(label: Any, answer: Any) -> int:
         if str(label) not in position:
             raise ModelError(
-                f'model {box.name} answered "{label}", which is none of its labels.'
-                f"{did_you_mean(str(label), position)}",
+                f'model {box.name} answered "{label!s:.80}", which is none of its labels.'
+                f"{did_you_mean(f'{label!s:.80}', position)}",
                 expected=f"one of {listing(position)}",
-                found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
+                found=f"{answer!r:.80}",
                 fix="correct the function, or `labels`",
             )
         return position[str(label)]
 
-    def unreadable(row: int) -> ModelError:
+    def unreadable(answer: Any) -> ModelError:
         return ModelError(
             f"model {box.name}: an answer fute can't read",
             expected=f"a label, a mapping to probabilities, or {len(box.labels)} probabilities",
-            found=f"{rows[row]!r:.100} for input {row + 1} of {n}",
+            found=f"{answer!r:.80}",
         )
 
-    result = np.zeros((n, len(box.labels)), dtype=np.float32)
-    for i, answer in enumerate(rows):
+    result = np.zeros((len(answers), len(box.labels)), dtype=np.float32)
+    for row, answer in zip(result, answers, strict=True):
         if isinstance(answer, Mapping):
             for label, probability in answer.items():
                 try:
-                    result[i, column(label, i)] = probability
+                    row[column(label, answer)] = probability
                 except (TypeError, ValueError):
-                    raise unreadable(i) from None
+                    raise unreadable(answer) from None
         elif isinstance(answer, str | int | bool | np.integer):
-            result[i, column(answer, i)] = 1.0
+            row[column(answer, answer)] = 1.0
         else:
             try:
                 values = np.asarray(answer, dtype=np.float32)
             except (TypeError, ValueError):
                 values = np.empty(0, dtype=np.float32)
-            if values.shape != (len(box.labels),):
-                raise unreadable(i)
-            result[i] = values
+            if values.shape != row.shape:
+                raise unreadable(answer)
+            row[:] = values
     return result

@@ -18,7 +18,7 @@ from fute.core.errors import ConfigError, ModelError, did_you_mean, listing
 from fute.core.hashing import digest, digest_files, digest_object
 from fute.core.section import Name
 from fute.core.types import Answers, Input, Output, Shape
-from fute.models.answers import labels_for, read_answers
+from fute.models.answers import Reader, labels_for, listed, read_returned
 from fute.models.base import BlackBox
 from fute.models.section import Here, LabelsSection
 from fute.models.sources import digest_paths, imported_files, module_file, named_files
@@ -74,6 +74,7 @@ class CallableModel(BlackBox):
             )
         self.shape, self.output = shape or ("pair" if pair else "text"), output
         self._version, self._files = version, dict(files)
+        self._read = Reader(self, read_returned)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -103,7 +104,7 @@ class CallableModel(BlackBox):
                 found=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
                 fix="call the function with a list of inputs and see",
             ) from error
-        return read_answers(self, answers, len(inputs))
+        return self._read(listed(self, answers, len(inputs)))
 
 
 def _identity(function: Any, name: str) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from fute.core.hashing import digest
 from fute.core.section import Name
 from fute.core.types import Answers, Failure, Input, Output, Shape
-from fute.models.answers import Reader, as_json, labels_for
+from fute.models.answers import Reader, as_json, labels_for, read_said
 from fute.models.backends.client import Line, Manners, RefusedError, answer_all, check_url, secret
 from fute.models.base import BlackBox, Meter, Streamed, Usage, answers_in_order
 from fute.models.section import Here, LabelsSection
@@ -76,17 +76,17 @@ class HTTPModel(BlackBox):
     def stream(
         cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
     ) -> Iterator[Streamed]:
-        readers = {box.name: Reader(box) for box, _ in questions}
+        readers = {box.name: Reader(box, read_said) for box, _ in questions}
 
         async def ask(line: Line, unit: Sequence[int]) -> list[Answers]:
             box = questions[unit[0]][0]
             body = {"inputs": [as_json(questions[index][1]) for index in unit]}
 
-            def read(reply: Any) -> list[Any]:
+            def read(reply: Any) -> Answers:
                 said = reply["answers"] if isinstance(reply, Mapping) else reply
                 if len(said) != len(unit):
                     raise ValueError(f"{len(said)} answers to {len(unit)} inputs")
-                return [readers[box.name](one) for one in said]
+                return readers[box.name](said)
 
             try:
                 answers = await line.post(box.url, body, meters[box.name], Usage(1), read)

@@ -22,7 +22,7 @@ from fute.core.errors import BudgetError, ModelError
 from fute.core.hashing import digest, digest_files
 from fute.core.section import Name
 from fute.core.types import Failure, Input, Output, Shape
-from fute.models.answers import EXPECTED, Reader, as_json, labels_for
+from fute.models.answers import EXPECTED, Reader, as_json, labels_for, read_said
 from fute.models.base import TICK, BlackBox, Meter, Streamed, Usage, answers_in_order
 from fute.models.section import Here, LabelsSection
 
@@ -93,7 +93,7 @@ class ProcessModel(BlackBox):
         cls, questions: Sequence[tuple[Self, Input]], meters: Mapping[str, Meter]
     ) -> Iterator[Streamed]:
         box = questions[0][0]
-        meter, read = meters[box.name], Reader(box)
+        meter, read = meters[box.name], Reader(box, read_said)
         waiting = collections.deque(range(len(questions)))
         careful = 0  # so many of the next go one by one, since the program died on one of them
         deaths: collections.Counter[int] = collections.Counter()
@@ -123,7 +123,7 @@ class ProcessModel(BlackBox):
                     elif (got := program.read(line, strictly=not read.any_good)) is not None:
                         index, said = got
                         careful, barren = max(0, careful - 1), 0
-                        yield index, [read(said)]
+                        yield index, read([said])
             except ModelError as error:
                 yield (next(iter(program.under_way), 0), error)
                 return
