@@ -17,7 +17,7 @@ from fute.labelling.asking import cut
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label, pending
-from fute.models.base import BlackBox, Price, Usage
+from fute.models.base import BlackBox, Price, Usage, usable
 from tests.servers import wait_until
 from tests.storage import finish, start
 from tests.test_client import Script
@@ -205,6 +205,29 @@ def test_a_blank_text_is_no_answer(cache):
     assert result.answered["moody"].rows.tolist() == [2, 5]
     assert result.failed_items() == {"moody": {"empty": 4}}
     assert label([Blank(output="text")], TEXTS[:6], cache).asked == 0
+
+
+@pytest.mark.parametrize("kind", [Moody, Stream])
+def test_what_cannot_be_written_is_replaced_in_answers_and_in_what_is_said_of_failures(cache, kind):
+    """As `json` reads "\\ud83d half": half of an emoji."""
+    half = "\ud83d half"
+
+    class Half(kind):
+        labels = ()
+
+        def predict(self, inputs):
+            return [Failure("unparsed", half) if number(i) == 3 else half for i in inputs]
+
+    box = Half("half")
+    box.output = "text"
+    for asked in (20, 0):
+        result = label([box], TEXTS, cache)
+        assert result.asked == asked
+        answered = result.answered["half"]
+        assert set(answered.answers) == {"? half"}
+        assert answered.failed == {3: Failure("unparsed", "? half")}
+    assert usable(Input("who?"), Span(half, 2)) == Span("? half", 2)
+    assert str(ModelError(half, found=half)) == "? half\n  found: ? half"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from fute.core.unicode import writable
+
 
 class FuteError(Exception):
     """Base of all errors that fute raises on purpose.
@@ -30,7 +32,8 @@ class FuteError(Exception):
     ) -> None:
         self.problem, self.expected, self.found, self.fix = problem, expected, found, fix
         parts = [("expected", expected), ("found", found), ("do", fix)]
-        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in parts if text)]))
+        lines = [problem, *(f"  {name}: {text}" for name, text in parts if text)]
+        super().__init__(writable("\n".join(lines)))
 
 
 class ConfigError(FuteError):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fute.core.errors import SpaceError
 from fute.core.hashing import digest
+from fute.core.unicode import writable
 
 Floats = NDArray[np.float32]
 Kind = Literal["dataset", "model"]
@@ -62,11 +63,14 @@ class Failure:
             that isn't in its context where it says), "truncated" (it was cut off before its answer),
             "refused" (the server will never take this item), or "error" (there was no answer at all: asking
             again may help).
-        detail: what was said instead, for people.
+        detail: what was said instead, for people: its first 500 characters.
     """
 
     kind: Literal["empty", "unparsed", "misplaced", "truncated", "refused", "error"]
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", writable(self.detail[:500]))
 
 
 # One item's answer: class probabilities (C,) or a score (1,), a text, or a span.

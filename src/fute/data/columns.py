@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fute.core.errors import DataError, did_you_mean, listing
 from fute.core.types import Floats, Input, Output, Span
+from fute.core.unicode import writable
 from fute.data.readers import Table
 
 
@@ -56,8 +57,7 @@ def _text(value: Any, place: str, column: str) -> str:
             found=f"{value!r:.80} ({type(value).__name__})",
             fix="choose another column, or write the values as text",
         )
-    # A lone surrogate can't be written as UTF-8, so no tokenizer takes it.
-    return value.encode("utf-8", "replace").decode("utf-8")
+    return writable(value)
 
 
 def labelled(table: Table, column: str, rows: Sequence[int]) -> list[int]:

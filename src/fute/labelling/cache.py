@@ -53,7 +53,7 @@ class PredictionCache:
         added = self._answers.put(good) if good else 0
         if bad:
             self._failures.remove(bad)
-            self._failures.put({key: json.dumps([f.kind, f.detail[:500]]).encode() for key, f in bad.items()})
+            self._failures.put({key: json.dumps([f.kind, f.detail]).encode() for key, f in bad.items()})
         return added == len(good)
 
     def claim(self, fingerprint: str) -> Callable[[], None] | None:

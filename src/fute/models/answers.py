@@ -87,7 +87,7 @@ def _read(box: BlackBox, said: Any) -> Answer | Failure:
     if not isinstance(said, Mapping):
         raise _unreadable(box, said)
     if said.get("error"):
-        return Failure("error", str(said["error"])[:500])
+        return Failure("error", str(said["error"]))
     try:
         answer: Answer
         if box.output == "class":
@@ -136,7 +136,7 @@ def _failure(box: BlackBox, answer: Any) -> Failure | None:
     if answer is None:
         return Failure("empty", "the function gave None")
     if isinstance(answer, Mapping) and "error" in answer and "error" not in box.labels:
-        return Failure("error", str(answer["error"])[:500])
+        return Failure("error", str(answer["error"]))
     return None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fute.core.errors import ConfigError, FuteError, ModelError, listing
 from fute.core.types import Answer, Answers, Failure, Floats, Input, Output, Shape, Span
+from fute.core.unicode import writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,24 +223,24 @@ def check_answers(box: BlackBox, answers: Any, n: int) -> list[Answer | Failure]
 def brief(error: Exception) -> str:
     """An error in a line, as the detail of a `Failure`."""
     if not isinstance(error, FuteError):
-        return f"{type(error).__name__}: {error}"[:500]
+        return f"{type(error).__name__}: {error}"
     if error.found and error.problem.endswith("failed on a batch of 1 inputs"):  # which the item knows
-        return error.found[:500]
-    return "; ".join(filter(None, (error.problem, error.found and f"found: {error.found}")))[:500]
+        return error.found
+    return "; ".join(filter(None, (error.problem, error.found and f"found: {error.found}")))
 
 
 def usable(item: Input, answer: Answer | Failure) -> Answer | Failure:
-    """The checked answer to an item, or a `Failure` where it says nothing about it: a blank text, or a span
-    that isn't in the item's context, if it has one, where it says.
+    """The checked answer to an item, in text that can be written, or a `Failure` where it says nothing about
+    it: a blank text, or a span that isn't in the item's context, if it has one, where it says.
     """
-    if isinstance(answer, str) and not answer.strip():
-        return Failure("empty", "the model wrote nothing")
+    if isinstance(answer, str):
+        return writable(answer) if answer.strip() else Failure("empty", "the model wrote nothing")
     if not isinstance(answer, Span):
         return answer
     if answer.text == "":
         return Span("", -1)
     try:
-        text, start = str(answer.text), operator.index(answer.start)
+        text, start = writable(str(answer.text)), operator.index(answer.start)
     except TypeError:
         return Failure("misplaced", f"{answer!r:.200}")
     there = item.text_pair[start : start + len(text)] if item.text_pair is not None and start >= 0 else ""

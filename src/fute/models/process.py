@@ -135,7 +135,7 @@ class ProcessModel(BlackBox):
             if len(lost) == 1:  # so it was this one
                 deaths[lost[0]] += 1
                 if deaths[lost[0]] >= _DEATHS or program.timed_out:
-                    yield lost[0], [Failure("error", program.why()[:500])]
+                    yield lost[0], [Failure("error", program.why())]
                     barren, careful = barren + 1, max(0, careful - 1)
                     if barren >= _IN_A_ROW:
                         yield lost[0], program.error()

@@ -212,7 +212,7 @@ class Line:
                 await asyncio.sleep(wait + drawn)
         problem = f"{attempt + 1} tries; the last: {problem}"
         self._no_answer(meter, problem, "see whether the server works; what is labelled is kept")
-        return Failure("error", problem[:500])
+        return Failure("error", problem)
 
     def _settle(self, meter: Meter, most: Usage, used: Usage | None) -> None:
         if used is not None:
