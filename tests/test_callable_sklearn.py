@@ -1,6 +1,7 @@
 """Python functions and scikit-learn estimators as black boxes: answers, mistakes, fingerprints, imports."""
 
 import functools
+import pickle
 import re
 import subprocess
 import sys
@@ -26,7 +27,9 @@ from fute.labelling.runner import label
 from fute.models.base import check_answers
 from fute.models.callable import PythonSection, import_object
 from fute.models.section import Here
+from fute.models.sklearn import SklearnSection
 from fute.models.sources import imported_files
+from fute.models.users_code import users_code
 from tests.helpers import refused, write
 
 LABELS = ["negative", "positive"]
@@ -171,6 +174,70 @@ def test_a_generator_that_raises_midway_is_shown_too():
 
     with refused(ModelError, "model lazy failed", "RuntimeError: out of luck", "test_callable_sklearn.py"):
         CallableModel(lazy, LABELS).predict(INPUTS)
+
+
+def printing_and_ending(folder):
+    """Boxes whose module, function and estimator print; `bad` ends the program."""
+    text = "import sys\n\nprint('imported')\n\n\ndef rule(texts):\n    print('asked')\n"
+    text += "    return ['positive' for text in texts]\n\n\ndef bad(texts):\n    sys.exit(7)\n\n\n"
+    text += "def make():\n    sys.exit()\n"
+    write(folder / "printing.py", text)
+    return lambda name: CallableModel(import_object(f"printing:{name}", folder), LABELS)
+
+
+def test_what_the_users_code_prints_goes_to_stderr(tmp_path, capsys):
+    printing_and_ending(tmp_path)("rule").predict(INPUTS)
+    talking = FunctionTransformer(lambda texts: print("fitted") or [[len(text)] for text in texts])
+    fitted = make_pipeline(talking, LogisticRegression()).fit(["a", "bbb"], LABELS)
+    capsys.readouterr()
+    SklearnModel(fitted, name="estimator").predict(INPUTS)
+    printing_and_ending(tmp_path)("rule").predict(INPUTS)
+    print("data")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("data\n", "fitted\nasked\n")
+
+
+def test_stdout_comes_back_when_blocks_in_two_threads_overlap():
+    before, inside, may_end = sys.stdout, threading.Event(), threading.Event()
+
+    def longer(texts):
+        inside.set()
+        may_end.wait(10)
+        return ["positive"] * len(texts)
+
+    model = CallableModel(longer, LABELS, version="1")
+    with users_code():
+        thread = threading.Thread(target=model.predict, args=[INPUTS])
+        thread.start()
+        assert inside.wait(10)
+    assert sys.stdout is sys.stderr
+    may_end.set()
+    thread.join()
+    assert sys.stdout is before
+
+
+def test_code_that_ends_the_program_is_a_failure_like_any_other(tmp_path):
+    box = printing_and_ending(tmp_path)("bad")
+    with refused(ModelError, "model bad failed", "it would end the program: SystemExit(7)", "line 12"):
+        box.predict(INPUTS)
+    write(tmp_path / "leaving.py", "import sys\nsys.exit('no licence')\n")
+    with refused(ConfigError, '"leaving" of "leaving:rule" can\'t be imported', "SystemExit('no licence')"):
+        import_object("leaving:rule", tmp_path)
+    with refused(ConfigError, "the function that makes the estimator failed", "SystemExit(None)"):
+        SklearnSection(name="e", sklearn="printing:make").build(Here(tmp_path))
+
+    class Ending:
+        def __reduce__(self):
+            return sys.exit, (3,)
+
+    write(tmp_path / "ending.pkl", pickle.dumps(Ending()))
+    with refused(ConfigError, "ending.pkl can't be loaded", "SystemExit(3)"):
+        SklearnSection(name="e", sklearn="ending.pkl").build(Here(tmp_path, trust=True))
+
+
+def test_what_is_no_function_is_refused():
+    with refused(ConfigError, "model int: no function", "found: 7, which can't be called"):
+        CallableModel(7, LABELS)
 
 
 @pytest.mark.parametrize("labels", [[], ["one"], ["one", "one"], [1, "1"]])

@@ -22,6 +22,7 @@ from fute.models.answers import Reader, labels_for, listed, read_returned
 from fute.models.base import BlackBox
 from fute.models.section import Here, LabelsSection
 from fute.models.sources import digest_paths, imported_files, module_file, named_files
+from fute.models.users_code import users_code
 
 
 class CallableModel(BlackBox):
@@ -46,8 +47,8 @@ class CallableModel(BlackBox):
             contents is a change of the model.
 
     Raises:
-        ConfigError: fewer than two labels, or one twice; labels that don't fit `output`; `pair` with another
-            shape.
+        ConfigError: what can't be called; fewer than two labels, or one twice; labels that don't fit
+            `output`; `pair` with another shape.
     """
 
     kind = "python"
@@ -66,6 +67,12 @@ class CallableModel(BlackBox):
     ) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        if not callable(function):
+            raise ConfigError(
+                f"model {self.name}: no function",
+                expected="a function from a list of inputs to a list of answers",
+                found=f"{function!r:.80}, which can't be called",
+            )
         self.labels = labels_for(self.name, output, list(labels) if labels is not None else None)
         if pair and shape not in (None, "pair"):
             raise ConfigError(
@@ -94,14 +101,16 @@ class CallableModel(BlackBox):
     def predict(self, inputs: Sequence[Input]) -> Answers:
         texts = self.plain(inputs)
         try:
-            answers = self.function(texts)
-            if inspect.isgenerator(answers):
-                answers = list(answers)
+            with users_code():
+                answers = self.function(texts)
+                if inspect.isgenerator(answers):
+                    answers = list(answers)
         except Exception as error:  # whatever the user's function raises is the user's to see
             frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(frame.filename).name}, line {frame.lineno}"
             raise ModelError(
                 f"model {self.name} failed on a batch of {len(inputs)} inputs",
-                found=f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})",
+                found=f"{type(error).__name__}: {error!s:.300} ({place})",
                 fix="call the function with a list of inputs and see",
             ) from error
         return self._read(listed(self, answers, len(inputs)))
@@ -160,11 +169,12 @@ def import_object(reference: str, folder: Path, files: Mapping[str, Path] = Mapp
     # `fute plan` changes nothing: no byte code beside the user's files.
     writes_byte_code, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     try:
-        module = importlib.import_module(module_name)
+        with users_code():
+            module = importlib.import_module(module_name)
     except Exception as error:  # a module may raise anything at import
         raise ConfigError(
             f'the module "{module_name}" of "{reference}" can\'t be imported',
-            found=f"{type(error).__name__}: {error}",
+            found=f"{type(error).__name__}: {error!s:.300}",
             fix=f"check that {module_name}.py lies in {folder}, and that what it imports is installed",
         ) from error
     finally:

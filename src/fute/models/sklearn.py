@@ -18,6 +18,7 @@ from fute.core.types import Floats, Input
 from fute.models.base import BlackBox, check_labels
 from fute.models.callable import import_object
 from fute.models.section import Here, LabelsSection
+from fute.models.users_code import users_code
 
 # scikit-learn's own, which skops leaves to be named: a fitted decision tree is arrays and nothing that runs.
 _KNOWN = ["sklearn.tree._tree.Tree"]
@@ -92,9 +93,10 @@ class SklearnModel(BlackBox):
     def predict(self, inputs: Sequence[Input]) -> Floats:
         texts = self.plain(inputs)
         try:
-            if hasattr(self.estimator, "predict_proba"):
-                return np.asarray(self.estimator.predict_proba(texts), dtype=np.float32)
-            answers = np.asarray(self.estimator.predict(texts))
+            with users_code():
+                if hasattr(self.estimator, "predict_proba"):
+                    return np.asarray(self.estimator.predict_proba(texts), dtype=np.float32)
+                answers = np.asarray(self.estimator.predict(texts))
             if self.output == "score":
                 return np.asarray(answers, dtype=np.float32).reshape(len(texts), 1)
         except Exception as error:  # estimators raise whatever their steps raise
@@ -154,31 +156,36 @@ def _load(path: Path, trust: bool, trusted: Sequence[str]) -> Any:
             fix="save it with skops: skops.io.dump(model, 'model.skops'); or pass --trust, if it is your own",
         )
     try:
-        if path.suffix == ".joblib":
-            import joblib
-
-            return joblib.load(path)
-        if path.suffix in _PICKLES:
-            with path.open("rb") as file:
-                return pickle.load(file)
-        require("skops", "sklearn", f"loading {path.name}")
-        from skops.io import get_untrusted_types, load
-
-        allowed = [*_KNOWN, *trusted]
-        unknown = sorted(set(get_untrusted_types(file=path)) - set(allowed))
-        if unknown:
-            raise ConfigError(
-                f"{path} holds types that fute doesn't know to be safe",
-                found=listing(unknown),
-                fix="if you know them, name them: trusted: [" + ", ".join(unknown) + "]",
-            )
-        return load(path, trusted=allowed)
+        with users_code():
+            return _read(path, trusted)
     except FuteError:
         raise
     except Exception as error:  # a damaged file raises what it likes
         raise ConfigError(
             f"{path} can't be loaded", found=f"{type(error).__name__}: {error}"[:300]
         ) from error
+
+
+def _read(path: Path, trusted: Sequence[str]) -> Any:
+    if path.suffix == ".joblib":
+        import joblib
+
+        return joblib.load(path)
+    if path.suffix in _PICKLES:
+        with path.open("rb") as file:
+            return pickle.load(file)
+    require("skops", "sklearn", f"loading {path.name}")
+    from skops.io import get_untrusted_types, load
+
+    allowed = [*_KNOWN, *trusted]
+    unknown = sorted(set(get_untrusted_types(file=path)) - set(allowed))
+    if unknown:
+        raise ConfigError(
+            f"{path} holds types that fute doesn't know to be safe",
+            found=listing(unknown),
+            fix="if you know them, name them: trusted: [" + ", ".join(unknown) + "]",
+        )
+    return load(path, trusted=allowed)
 
 
 def _fitted(target: Any) -> Any:
@@ -190,7 +197,8 @@ def _fitted(target: Any) -> Any:
             "`sklearn` names no fitted estimator and no function that makes one", found=f"{target!r:.100}"
         )
     try:
-        return target()
+        with users_code():
+            return target()
     except FuteError:
         raise
     except Exception as error:  # the user's function may raise anything
