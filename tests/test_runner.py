@@ -263,7 +263,7 @@ def test_an_item_that_fails_says_why(cache):
 
     result = label([CallableModel(picky, LABELS, name="picky", version="1")], texts(60), cache)
     failed = result.answered["picky"].failed
-    assert {row: failure.kind for row, failure in failed.items()} == {3: "empty", 5: "error", 7: "error"}
+    assert {row: failure.kind for row, failure in failed.items()} == {3: "empty", 5: "unparsed", 7: "error"}
     assert "ValueError: seven is not for me (test_runner.py, line" in failed[7].detail
     assert '"maybe", which is none of its labels' in failed[5].detail
 

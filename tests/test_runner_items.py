@@ -4,6 +4,7 @@ one.
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from fute.core.errors import BudgetError, ModelError
 from fute.core.types import Failure, Input, Span
-from fute.labelling import runner
+from fute.labelling import asking, runner
 from fute.labelling.asking import cut
 from fute.labelling.budget import Budget, Caps
 from fute.labelling.cache import PredictionCache
 from fute.labelling.runner import label, pending
 from fute.models.base import BlackBox, Price, Usage, usable
+from fute.models.callable import CallableModel
 from tests.servers import wait_until
 from tests.storage import finish, start
 from tests.test_client import Script
@@ -292,6 +294,59 @@ def test_a_model_that_raises_on_this_machine_uses_up_no_cap_and_elsewhere_it_doe
     assert len(label([Moody("good")], TEXTS, cache, budget=budget).answered["good"].rows) == 20
     label([Elsewhere("elsewhere")], TEXTS, cache, budget=budget)
     assert budget.spent.calls > 20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        (1 / 1024, [7, 505, 488]),
+        (1 / 64, [7, *[64] * 7, 57, *[64] * 7, 40]),
+        (1 / 4, [7, *[4] * 126, 1, *[4] * 122]),
+        (60, [7, *[2] * 252, 1, *[2] * 244]),
+    ],
+)
+def test_a_slow_function_is_asked_for_less_at_a_time(monkeypatch, cache, seconds, sizes):
+    clock, asked = [0.0], []
+
+    def slow(texts):
+        clock[0] += seconds * len(texts)
+        asked.append(len(texts))
+        return ["yes"] * len(texts)
+
+    monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    box = CallableModel(slow, LABELS, version="1")
+    assert len(label([box], [Input(str(i)) for i in range(1000)], cache).answered["slow"].rows) == 1000
+    assert asked == sizes
+
+
+def test_a_stop_loses_what_was_being_asked_and_gives_its_cost_back(cache):
+    asked = []
+
+    def stopped(texts):
+        asked.extend(texts)
+        if "150" in texts and asked.count("150") == 1:
+            raise KeyboardInterrupt
+        return ["yes"] * len(texts)
+
+    box, budget = CallableModel(stopped, LABELS, version="1"), Budget()
+    inputs = [Input(str(i)) for i in range(100, 300)]
+    with pytest.raises(KeyboardInterrupt):
+        label([box], inputs, cache, budget=budget)
+    left = len(pending([box], inputs, cache)["stopped"])
+    assert 0 < budget.spent.calls == 200 - left <= 50
+    assert label([box], inputs, cache, budget=budget).asked == left
+    assert budget.spent.calls == 200
+
+
+def test_a_function_that_fails_on_the_first_it_is_asked_may_answer_the_others(cache):
+    def picky(texts):
+        if any(int(text) < 30 for text in texts):
+            raise ValueError("too short")
+        return ["yes"] * len(texts)
+
+    result = label([CallableModel(picky, LABELS, version="1")], [Input(str(i)) for i in range(200)], cache)
+    assert result.failures == {}
+    assert list(result.answered["picky"].failed) == list(range(30))
 
 
 def test_models_that_fail_together_take_out_of_the_budget_what_they_are_asked_alone(cache):

@@ -17,6 +17,9 @@ from fute.models.base import MANY, TICK, BlackBox, Usage, brief, check_answers, 
 
 # Streamed answers are saved when so many wait, or after a tick: what `kill -9` can lose.
 _SAVE_AT = 256
+# Of batches that are fitted to their time: the inputs of the first, too few to judge a box by; how many times
+# as many the next may have; and the fewest. Not one: functions that squeeze what they return get one wrong.
+_FIRST, _GROWTH, _FEWEST = MANY - 1, 100, 2
 
 
 @dataclass(eq=False)
@@ -30,6 +33,7 @@ class Job:
         missing: by key, what it is to be asked for; what failed before comes last, so that it keeps nothing
             else from being asked.
         asked: how many it was asked for.
+        size: how many inputs it is asked for at a time, at most (`BlackBox.batch_seconds`).
     """
 
     box: BlackBox
@@ -42,8 +46,10 @@ class Job:
     error: FuteError | None = None
     missing: dict[str, Input] = field(init=False)
     asked: int = 0
+    size: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.size = len(self.inputs) if self.box.batch_seconds is None else _FIRST
         absent = dict(zip(self.keys, self.inputs, strict=True))
         self.missing = {key: absent[key] for key in sorted(absent, key=lambda key: key in self.before)}
         self._strike()
@@ -70,6 +76,12 @@ class Job:
         if self.error is not None and self.known and all(key in self.before for key in left):
             self.failed |= dict.fromkeys(left, Failure("error", brief(self.error)))
             self.error = None
+
+    def pace(self, inputs: int, seconds: float) -> None:
+        """Fit `size` to the time that so many inputs took."""
+        if self.box.batch_seconds is not None:
+            fitting = int(inputs * self.box.batch_seconds / max(seconds, 1e-9))
+            self.size = max(_FEWEST, min(fitting, _GROWTH * self.size))
 
     def _strike(self) -> None:
         for key in [key for key in self.missing if key in self.known or key in self.failed]:
@@ -124,15 +136,22 @@ def ask_batches(group: Sequence[Job], cache: PredictionCache, budget: Budget) ->
 def _ask(
     jobs: Sequence[Job], batch: Sequence[Input], cache: PredictionCache, budget: Budget
 ) -> Iterator[None]:
-    """Ask for a batch, in parts that the budget lets be asked. Boxes that fail together are asked alone."""
+    """Ask for a batch, in parts that the budget lets be asked and that don't take too long. Boxes that fail
+    together are asked alone.
+    """
     rest = list(batch)
     while rest and (running := [job for job in jobs if job.error is None]):
-        part, faults = _try(running, rest, cache, budget)
+        began = time.monotonic()
+        part, faults = _try(running, rest[: min(job.size for job in running)], cache, budget)
+        for job in running:
+            job.pace(len(part), time.monotonic() - began)
         for job, fault in faults:
-            if len(running) == 1:
-                yield from _narrow(job, part, fault, cache, budget)
-            else:
+            if len(running) > 1:
                 yield from _ask([job], part, cache, budget)
+                continue
+            if not job.known:  # a box that fails on a small part may answer the others
+                part = rest
+            yield from _narrow(job, part, fault, cache, budget)
         rest = rest[len(part) :]
         yield
 
@@ -178,10 +197,10 @@ def _try(
     try:
         answers = type(boxes[0]).predict_together(boxes, part)
         checked = [check_answers(box, rows, len(part)) for box, rows in zip(boxes, answers, strict=True)]
-    except StorageError:
-        raise
-    except Exception as error:  # a box of the user's own raises what it likes
+    except BaseException as error:  # a box of the user's own raises what it likes, and who waits may stop it
         budget.put_back([(job.box, usage) for job, usage in wanted if not job.box.is_remote])
+        if isinstance(error, StorageError) or not isinstance(error, Exception):
+            raise
         return part, [*faults, *((job, error) for job, _ in wanted)]
     _save({j: list(zip(part, r, strict=True)) for (j, _), r in zip(wanted, checked, strict=True)}, cache)
     return part, faults

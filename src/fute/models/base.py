@@ -87,6 +87,8 @@ class BlackBox(ABC):
         cut: how many of the texts that it was asked for were too long for it and lost their end.
         batch: how many inputs it is asked for, then saved, at a time: what a crash can lose. None where it
             hands over each answer when it is there (`stream`).
+        batch_seconds: about how long a batch may take: it has fewer inputs where `batch` of them take longer,
+            and the first has few. None where it always has as many as it can.
         batch_characters: how many characters the inputs of a batch have at most, whatever their number.
         is_remote: whether asking it opens a connection to another program or machine.
     """
@@ -101,6 +103,7 @@ class BlackBox(ABC):
     price: Price | None = FREE
     cut: int = 0
     batch: ClassVar[int | None] = 512
+    batch_seconds: ClassVar[float | None] = None
     batch_characters: ClassVar[int | None] = None
     is_remote: ClassVar[bool] = False
 

@@ -52,6 +52,7 @@ class CallableModel(BlackBox):
     """
 
     kind = "python"
+    batch_seconds = 1.0
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class SklearnModel(BlackBox):
     """
 
     kind = "sklearn"
+    batch_seconds = 1.0
 
     def __init__(
         self, estimator: Any, *, name: str, labels: Sequence[str] | None = None, pair: bool = False
