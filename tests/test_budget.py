@@ -105,6 +105,12 @@ def test_caps_of_a_run_and_of_the_project():
     assert Caps().tightest(Caps()) == Caps()
 
 
+@pytest.mark.parametrize("cap", [float("nan"), float("inf")])
+def test_a_cap_is_a_finite_number(cap):
+    with refused(ConfigError, "`max_cost` is no number", "finite", f"found: {cap}", "leave it out"):
+        Caps(max_cost=cap)
+
+
 def test_the_ledger_is_made_only_when_something_is_spent(tmp_path):
     budget = Budget(tmp_path / "deep" / "spent.sqlite")
     assert budget.spent == Spent()

@@ -46,11 +46,25 @@ class Spent:
 
 @dataclass(frozen=True)
 class Caps:
-    """The most that may be spent; None for no cap. What the ledger holds already counts."""
+    """The most that may be spent; None for no cap. What the ledger holds already counts.
+
+    Raises:
+        ConfigError: a cap that is no finite number.
+    """
 
     max_calls: int | None = None
     max_tokens: int | None = None
     max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, cap in vars(self).items():
+            if cap is not None and not math.isfinite(cap):
+                raise ConfigError(
+                    f"`{name}` is no number that can be kept to",
+                    expected="a finite one",
+                    found=f"{cap}",
+                    fix="leave it out for no cap",
+                )
 
     def after(self, spent: Spent) -> Caps:
         """Caps on what is spent from now on, as caps on the whole ledger."""
