@@ -328,6 +328,22 @@ def test_a_cap_on_calls_is_reached_and_not_passed_with_many_at_once(cap):
         assert 1 <= sum(isinstance(a, BudgetError) for _, a in filter(None, results)) <= FAST.concurrency
 
 
+@pytest.mark.parametrize("paid", [0, 1, 5, 12])
+def test_a_cap_stops_no_question_that_what_is_under_way_leaves_room_for(paid):
+    """Each question takes 2 tokens of the M that are reserved for it: `paid` are answered with 2·(paid − 1) +
+    M of them.
+    """
+    with Script(says("good", wait=0.02, prompt_tokens=1, completion_tokens=1)) as server:
+        box = model(server.url, manners=replace(FAST, timeout=30))
+        most = box.usage([Input("text 0")])
+        budget = Budget(caps=Caps(max_tokens=most.tokens_in + most.tokens_out + 2 * (paid - 1)))
+        questions = [(box, Input(f"text {i % 10}")) for i in range(12)]
+        results = [a for _, a in filter(None, box.stream(questions, {"chaos": BoxMeter(budget, box)}))]
+    assert sum(not isinstance(a, Exception) for a in results) == len(server.seen) == paid
+    assert any(isinstance(a, BudgetError) for a in results) == (paid < 12)
+    assert budget.spent.tokens == 2 * paid
+
+
 def test_closing_early_ends_at_once():
     with Script(says("good", wait=0.3)) as server:
         box = model(server.url, manners=FAST)

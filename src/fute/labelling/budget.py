@@ -133,10 +133,11 @@ class Budget:
             ):
                 if cap is not None and more and there + more > cap:
                     scale = 1e-9 if name == "max_cost" else 1
+                    taken = f"{there * scale:,.10g} spent or reserved"
                     raise BudgetError(
                         f"`{name}` is reached",
                         expected=f"at most {cap * scale:,.10g}",
-                        found=f"{there * scale:,.10g} spent; the next may take {more * scale:,.10g}",
+                        found=f"{taken}; the next may take {more * scale:,.10g}",
                         fix=f"raise `{name}`; what is labelled is kept",
                     )
             db.executemany(_ADD, rows)

@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -113,6 +113,7 @@ class Line:
         # By meter, so by box: questions in a row without an answer, and whether there ever was one.
         self._in_a_row: dict[int, int] = {}
         self._answered: set[int] = set()
+        self._under_way, self._settled = 0, asyncio.Event()  # tries, and when one of them ends
         most = httpx2.Limits(max_connections=manners.concurrency)
         self._client = httpx2.AsyncClient(headers=dict(headers), timeout=manners.timeout, limits=most)
 
@@ -132,6 +133,28 @@ class Line:
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text[:400]
+
+    @contextlib.asynccontextmanager
+    async def _reserved(self, meter: Meter, most: Usage) -> AsyncIterator[None]:
+        """Take what a try uses at most out of the budget. Where a cap would be passed, wait for what is under
+        way: it may put something back. Raises BudgetError where nothing is.
+        """
+        while True:
+            try:
+                meter.reserve(most)
+                break
+            except BudgetError:
+                if not self._under_way:
+                    raise
+                await self._settled.wait()
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            # Who waits goes on when this task waits next, so when it has put back what it didn't use.
+            self._under_way -= 1
+            self._settled.set()
+            self._settled.clear()
 
     async def post(
         self,
@@ -168,11 +191,10 @@ class Line:
         problem, attempt = "", 0
         for attempt in range(self.manners.tries):
             await self._pace.turn(most.tokens_in + most.tokens_out)
-            meter.reserve(most)
             drawn = random.uniform(0, min(self.manners.first_wait * 2**attempt, self.manners.most_wait))
             wait = 0.0
             try:
-                async with asyncio.timeout(self.manners.timeout):
+                async with self._reserved(meter, most), asyncio.timeout(self.manners.timeout):
                     reply = await self._client.post(url, json=body)
                 if reply.is_success:
                     content = reply.json()
