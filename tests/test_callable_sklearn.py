@@ -124,10 +124,15 @@ WRONG = [
     ([-0.5, 1.5], ["a negative probability", "[-0.5, 1.5]"]),
     ([0.5, 0.4], ["don't sum to 1"]),
     ({}, ["don't sum to 1", "[0.0, 0.0]"]),
+    ([1e300, 0], ["NaN or infinity"]),
+    ({"positive": 1e300}, ["NaN or infinity"]),
+    ([3e38, 3e38], ["don't sum to 1"]),
+    ([10**400, 0], ["an answer fute can't read"]),
     ("x" * 10**6, ["none of its labels"]),
 ]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("wrong", "words"), WRONG, ids=range(len(WRONG)))
 def test_a_wrong_answer_is_that_items_failure_and_a_model_that_gives_only_such_is_refused(wrong, words):
     box = answering([[0, 1], wrong, "negative"])
@@ -798,12 +803,16 @@ def test_a_function_may_answer_scores_texts_and_spans(output, answers, found):
     assert [row.tolist() if output == "score" else row for row in rows] == found
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("output", "wrong", "words"),
     [
         ("score", "good", ["an answer fute can't read", "'good'"]),
         ("score", [1, 2], ["an answer fute can't read", "[1, 2]"]),
         ("score", float("nan"), ["NaN or infinity"]),
+        ("score", 1e39, ["NaN or infinity"]),
+        ("score", 10**400, ["an answer fute can't read"]),
+        ("span", ("box", float("inf")), ["an answer fute can't read"]),
         ("text", 7, ["answered no text", "7"]),
         ("span", "box", ["an answer fute can't read", "'box'"]),
     ],

@@ -168,6 +168,20 @@ def test_alternatives_as_chats_and_as_completions_tell_them():
         assert _alternatives(reply) == pytest.approx({"a": 0.5, "b": 0.25})
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e300, 1000])
+def test_what_no_probability_has_as_its_logarithm_is_asked_for_again(wrong):
+    def reply(log_probability):
+        top = [{"token": "Positive", "logprob": log_probability}, {"token": "Negative", "logprob": -np.inf}]
+        return (200, {}, {"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}, 0.0)
+
+    with Script(reply(wrong), reply(-0.1)) as server:
+        box = on(server.url)
+        box.manners = Manners(concurrency=1, first_wait=0.01)
+        assert [a.tolist() for a in box.predict(ITEMS[:2])] == [[0, 1]] * 2
+        assert len(server.seen) == 3
+
+
 @pytest.mark.parametrize("given", [{"content": []}, {"top_logprobs": []}])
 def test_a_model_that_says_nothing_gives_no_alternatives(given):
     with Script((200, {}, {"choices": [{"text": "", "logprobs": given}]}, 0.0)) as server:

@@ -83,6 +83,7 @@ def read_said(box: BlackBox, said: Sequence[Any]) -> Answers:
     return check_answers(box, [_read(box, one) for one in said], len(said))
 
 
+@np.errstate(over="ignore")  # to infinity, which is refused
 def _read(box: BlackBox, said: Any) -> Answer | Failure:
     if not isinstance(said, Mapping):
         raise _unreadable(box, said)
@@ -99,7 +100,7 @@ def _read(box: BlackBox, said: Any) -> Answer | Failure:
             answer = Span(str(said["span"]["text"]), int(said["span"]["start"]))
         else:
             answer = said["text"]
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise _unreadable(box, said) from None
     return answer
 
@@ -175,6 +176,7 @@ def listed(box: BlackBox, answers: Any, n: int) -> list[Any]:
     return rows
 
 
+@np.errstate(over="ignore")
 def answers_to_probabilities(box: BlackBox, answers: Sequence[Any]) -> Floats:
     """Labels, mappings or probability rows as float32 (n, C).
 
@@ -207,14 +209,14 @@ def answers_to_probabilities(box: BlackBox, answers: Sequence[Any]) -> Floats:
             for label, probability in answer.items():
                 try:
                     row[column(label, answer)] = probability
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise unreadable(answer) from None
         elif isinstance(answer, str | int | bool | np.integer):
             row[column(answer, answer)] = 1.0
         else:
             try:
                 values = np.asarray(answer, dtype=np.float32)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 values = np.empty(0, dtype=np.float32)
             if values.shape != row.shape:
                 raise unreadable(answer)

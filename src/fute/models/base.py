@@ -274,13 +274,14 @@ def _check_count(box: BlackBox, found: int, n: int) -> None:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # it is looked for
 def _check_rows(box: BlackBox, predictions: Any, n: int) -> Floats:
     width = len(box.labels)
     what = "a score" if box.output == "score" else "a column per label"
     expected = f"an array of shape ({n}, {width}): a row per input, {what}"
     try:
         array = np.asarray(predictions, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"model {box.name} answered no array of numbers", expected=expected, found=str(error)
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ OPENAI = "https://api.openai.com/v1"
 _AROUND_MESSAGE, _AROUND_CHAT = 16, 64
 # Less probability than this on all labels together says nothing about them.
 _LEAST_MASS = 1e-3
+# A log-probability is at most 0, but for a server's rounding, or where it gives logits: shares are the same.
+_LEAST_WRONG = 100.0
 # No request takes so many tokens: a reply that says so is wrong.
 _MOST_TOKENS = 10**9
 # Fields of a request that fute sets itself, since caps count with them or replies are read by them, and the
@@ -399,6 +402,7 @@ def _alternatives(reply: Any) -> dict[str, float] | Failure:
 
     Raises:
         ModelError: the server gives none.
+        ValueError: it gives what no probability has as its logarithm.
     """
     choice = _choice(reply)
     if isinstance(choice, Failure):
@@ -418,8 +422,11 @@ def _alternatives(reply: Any) -> dict[str, float] | Failure:
 
 def _summed(pairs: Any) -> dict[str, float]:
     odds: dict[str, float] = {}
-    for token, log_probability in pairs:
-        odds[str(token)] = odds.get(str(token), 0.0) + float(np.exp(float(log_probability)))
+    for token, given in pairs:
+        log_probability = float(given)
+        if not log_probability < _LEAST_WRONG:
+            raise ValueError(f"a log-probability of {log_probability}")
+        odds[str(token)] = odds.get(str(token), 0.0) + math.exp(log_probability)
     return odds
 
 
