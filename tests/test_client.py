@@ -21,6 +21,7 @@ from fute.models.backends.client import Manners, _Pace, retry_after
 from fute.models.base import Unmetered
 from fute.models.callable import CallableModel
 from tests.chaos import model
+from tests.helpers import refused
 from tests.servers import free_port, requests_in, serving
 
 FAST = Manners(concurrency=4, timeout=0.5, tries=3, first_wait=0.01, most_wait=0.05)
@@ -109,7 +110,23 @@ def test_a_reply_that_makes_no_sense_is_asked_again_and_then_reported(content):
         (failure,) = ask(server.url)
         assert failure.kind == "error"
         assert "3 tries" in failure.detail
+        assert failure.detail.endswith(f"): {content.decode()}")
         assert len(server.seen) == 3
+
+
+def test_of_a_long_reply_that_makes_no_sense_the_beginning_is_shown(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    with Script((200, {}, {"sk-secret": "x" * 10**6}, 0.0)) as server:
+        (failure,) = ask(server.url, key="MY_KEY")
+    assert failure.detail.endswith('(KeyError: \'choices\'): {"…": "' + "x" * 193)
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_a_server_that_moved_says_where_to_and_stops_the_model(code):
+    with Script(status(code, Location="https://elsewhere/v1")) as server:
+        with refused(ModelError, f"status {code}, moved to https://elsewhere/v1", "do: check `url`"):
+            ask(server.url, 100)
+        assert len(server.seen) <= FAST.concurrency
 
 
 def test_no_answer_in_time_is_asked_again():

@@ -22,8 +22,9 @@ from fute.models.base import TICK, Meter, Usage
 
 T = TypeVar("T")
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
+_MOVED = {301, 302, 303, 307, 308}
 # What no other question would be answered to either: a wrong key, no such model, an option it doesn't know.
-_NEVER = {401, 402, 403, 404, 405}
+_NEVER = {401, 402, 403, 404, 405, *_MOVED}
 _NEVER_CODES = {
     "billing_hard_limit_reached",
     "insufficient_quota",
@@ -192,10 +193,11 @@ class Line:
         for attempt in range(self.manners.tries):
             await self._pace.turn(most.tokens_in + most.tokens_out)
             drawn = random.uniform(0, min(self.manners.first_wait * 2**attempt, self.manners.most_wait))
-            wait = 0.0
+            wait, said = 0.0, ""
             try:
                 async with self._reserved(meter, most), asyncio.timeout(self.manners.timeout):
                     reply = await self._client.post(url, json=body)
+                said = self._clean(reply.text)
                 if reply.is_success:
                     content = reply.json()
                     self._settle(meter, most, used(content))
@@ -204,7 +206,8 @@ class Line:
                     self._answered.add(id(meter))
                     return answer
                 self._settle(meter, most, Usage(most.calls))
-                problem = self._clean(f"status {reply.status_code}: {reply.text}")
+                moved = f", moved to {self._clean(reply.headers.get('location', '?'))}"
+                problem = f"status {reply.status_code}{moved if reply.status_code in _MOVED else ''}: {said}"
                 if reply.status_code in _NEVER or _code(reply) in _NEVER_CODES:
                     raise ModelError(
                         f"{url} refuses to answer",
@@ -228,8 +231,9 @@ class Line:
                 problem = f"{type(error).__name__}: {error}"
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 problem = self._clean(f"{type(error).__name__}: {error}")
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                problem = self._clean(f"a reply that can't be read: {type(error).__name__}: {error}")
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+                why = self._clean(f"{type(error).__name__}: {error}")
+                problem = f"a reply that can't be read ({why:.150}): {said:.200}"
             if attempt + 1 < self.manners.tries:
                 await asyncio.sleep(wait + drawn)
         problem = f"{attempt + 1} tries; the last: {problem}"
@@ -247,7 +251,7 @@ _ADVICE = {
     402: "check the account: it has to be paid for",
     403: "check that the key may use this model",
     404: "check `url` and the model's id",
-    405: "check `url`",
+    **dict.fromkeys([405, *_MOVED], "check `url`"),
 }
 
 
