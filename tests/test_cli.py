@@ -142,6 +142,19 @@ def test_init_overwrites_nothing_unless_told_to(tmp_path):
     assert "surrogate" in (tmp_path / "fute.yaml").read_text()
 
 
+def test_the_demo_overwrites_nothing_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    here = partial(command, monkeypatch, capsys, "demo", "--out", str(tmp_path))
+    reviews, config = tmp_path / "reviews.csv", tmp_path / "fute.yaml"
+    reviews.write_text("mine")
+    code, _, err = here()
+    assert (code, reviews.read_text()) == (2, "mine")
+    assert "reviews.csv is there already" in err
+    assert "--force" not in err, "which it doesn't have"
+    assert not config.exists()
+    config.write_text("[")
+    assert "not valid YAML" in here()[2]
+
+
 def test_doctor_reports_what_is_there():
     found = {line["what"]: line for line in json_of("doctor")}
     assert found["torch"]["ok"]

@@ -19,7 +19,7 @@ def run_demo(folder: Path) -> None:
     """Make the project unless it is there, run it, print rankings beside true accuracies, draw the map."""
     began = time.monotonic()
     if not (folder / PROJECT_FILE).exists():
-        copy_example(folder, "demo.yaml", _FILES, force=True)
+        copy_example(folder, "demo.yaml", _FILES)
     project = Project(folder)
     sizes = (
         f"{len(project.models)} models, {len(project.datasets)} datasets, U of {len(project.corpus)} texts"

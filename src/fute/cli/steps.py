@@ -87,15 +87,14 @@ def faithfulness(found: Faith) -> str:
     return f"trustworthiness {found.trustworthiness:.2f}; {kept}"
 
 
-def copy_example(folder: Path, config: str, files: list[str], force: bool) -> None:
+def copy_example(folder: Path, config: str, files: list[str], force: bool | None = None) -> None:
+    """Write an example project; over files that are there only by `force`, None where a command has none."""
     source = resources.files("fute.demo")
     targets = {folder / PROJECT_FILE: config, **{folder / name: name for name in files}}
     there = [str(path) for path in targets if path.exists()]
     if there and not force:
-        raise ConfigError(
-            f"{there[0]} is there already",
-            fix="choose another folder, or overwrite the example's files with --force",
-        )
+        otherwise = "" if force is None else ", or overwrite the example's files with --force"
+        raise ConfigError(f"{there[0]} is there already", fix=f"choose another folder{otherwise}")
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path, name in targets.items():
