@@ -15,7 +15,7 @@ from fute.cli.main import cli
 SOURCE = Path(fute.__file__).parent
 # Each may import from those before it.
 ROOMS = ["core", "weights", "text", "data", "models", "labelling", "surrogates", "methods", "space"]
-ROOMS += ["selection", "plots", "api", "presets", "config", "project", "outcomes", "choosing"]
+ROOMS += ["selection", "plots", "api", "presets", "config", "project", "changed", "outcomes", "choosing"]
 ROOMS += ["reproduce", "cli"]
 _MODELS = ["weights", "models/backends", "surrogates", "methods/tupate.py", "methods/task_emb.py"]
 HEAVY = {

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from fute.choosing import choose, choose_source
 from fute.choosing.remarks import remarks
 from fute.outcomes import expected, remember, why_none
 from fute.project import Project
@@ -253,6 +254,45 @@ def test_a_ranking_needs_nothing_but_the_space(folder, rank):
     code, out, _ = rank("d")
     assert code == 0
     assert "d: no longer in fute.yaml, so nothing is known of its rows." in out
+
+
+def test_a_model_that_changed_since_the_run_is_named_and_has_no_outcome(folder, rank):
+    config = folder / "fute.yaml"
+    config.write_text(config.read_text().replace("mymodels:good", "mymodels:turned"))
+    code, out, _ = rank("d", "--accuracy")
+    assert code == 0
+    line = "good, other: the model changed since; scores are of what was (`fute run` embeds anew)."
+    assert line in out
+    assert line.replace(", other", "") in choose(Project(folder), "d", "model").warnings
+    kept = json.loads((folder / ".fute" / "outcomes.json").read_text())["d"]
+    assert kept.keys() == {"unsure", "turned", "always", "lengths"}
+    choose(Project(folder), "a", "model", truth=True)
+    assert "good" not in json.loads((folder / ".fute" / "outcomes.json").read_text()).get("a", {})
+    Project(folder).run()
+    assert "changed since" not in rank("d", "--accuracy")[1]
+    assert "good" in json.loads((folder / ".fute" / "outcomes.json").read_text())["d"]
+
+
+def test_data_that_changed_since_the_run_is_named_and_leaves_no_outcome(folder, rank):
+    rows = [{"text": t, "label": "neg" if "good" in t else "pos"} for t in TEXTS]
+    (folder / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = rank("d", "--accuracy")
+    assert code == 0
+    assert "d: its rows or labels changed since;" in out
+    assert "a: its rows" not in out, "another dataset"
+    assert not (folder / ".fute" / "outcomes.json").exists()
+    assert choose_source(Project(folder), "stars").warnings[0].startswith("a, b, c, d: its rows or labels")
+
+    project = Project(folder)
+    project.run()
+    assert remarks(project, "d", ["good"]) == []
+    config = (folder / "fute.yaml").read_text()
+    (folder / "fute.yaml").write_text(config.replace("{path: u.jsonl}", "{path: u.jsonl, sample: 30}"))
+    changed = Project(folder)
+    (line,) = remarks(changed, "d", ["good"])
+    assert line.startswith("good: U changed since;")
+    remember(changed, "d", {"good": 1.0})
+    assert json.loads((folder / ".fute" / "outcomes.json").read_text()) == {"d": {}}
 
 
 MALFORMED = [

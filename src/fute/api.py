@@ -258,7 +258,11 @@ def predictions_in(folder: Path | None) -> PredictionCache:
 
 
 def dataset_provenance(dataset: Dataset) -> dict[str, Any]:
-    return {"source": dataset.origin, "task": task_of(dataset.labels) or dataset.output}
+    return {
+        "source": dataset.origin,
+        "data_fingerprint": dataset.fingerprint[:16],
+        "task": task_of(dataset.labels) or dataset.output,
+    }
 
 
 def model_provenance(model: BlackBox, corpus: Corpus) -> dict[str, Any]:

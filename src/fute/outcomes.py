@@ -7,10 +7,10 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from fute.changed import fingerprints, outdated
 from fute.core.errors import FuteError
 from fute.core.files import write_atomically
 from fute.core.labels import matching
-from fute.labelling.asking import faults_of
 from fute.project import Project
 from fute.selection.expected import FEWEST_DATASETS, Expected, Outcome, expect
 from fute.space.similarity import Similarity, cosines
@@ -21,10 +21,18 @@ Known = dict[str, dict[str, tuple[str, float]]]
 
 def remember(project: Project, dataset: str, accuracies: Mapping[str, float]) -> None:
     """Keep the accuracies (0 to 1) of models on a dataset's held-out rows, each with the fingerprint of what
-    answered, so that a model that has changed since has no outcome. What is known of others stays.
+    answered, so that a model that has changed since has no outcome. What is known of others stays. Where the
+    space's embeddings are of other models or rows than these, nothing is kept: their scores say nothing of
+    the accuracies.
     """
+    try:
+        old = outdated(project, {dataset, *accuracies})
+    except FuteError:  # U can't be read: whether it is the old one can't be told
+        return
+    if dataset in old:
+        return
     known = _known(_file(project))
-    prints = _fingerprints(project, accuracies.keys())
+    prints = _fingerprints(project, accuracies.keys() - old.keys())
     new = {name: (prints[name], value) for name, value in accuracies.items() if name in prints}
     known[dataset] = {**known.get(dataset, {}), **new}
     write_atomically(_file(project), json.dumps(known, indent=1) + "\n")
@@ -91,16 +99,7 @@ def _counting(project: Project, dataset: str) -> dict[str, dict[str, float]]:
 
 
 def _fingerprints(project: Project, names: Set[str]) -> dict[str, str]:
-    """Of the models of these names, those that can say what they are."""
-    prints = {}
-    for model in project.models if names else ():
-        if model.name in names:
-            try:
-                with faults_of(model, "when it was asked what it is"):
-                    prints[model.name] = model.fingerprint
-            except FuteError:
-                continue
-    return prints
+    return fingerprints([model for model in project.models if model.name in names]) if names else {}
 
 
 def _file(project: Project) -> Path:

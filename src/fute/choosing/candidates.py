@@ -17,6 +17,7 @@ from fute.choosing.doubts import doubts
 from fute.choosing.evidence import EVIDENCE
 from fute.choosing.leaks import leaks
 from fute.choosing.names import named
+from fute.choosing.remarks import changes
 from fute.choosing.trained import TRAINED
 from fute.choosing.transfer import by_all, of_pairs, related
 from fute.choosing.trying import DIRECT, racing
@@ -135,6 +136,7 @@ def choose(
         warnings += [f"{name} is left out, it fails: {why(f)}" for name, f in labelled.failures.items()]
     names = [box.name for box in boxes]
     of_u = known(boxes, project.corpus.inputs, project.embedder.predictions)
+    warnings += changes(project, [dataset, *names])
     warnings += [*leaks(project, dataset, names), *doubts(project, names, of_u)]
     if transfer and of_pairs(project, train):
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fute.api import Embedder
 from fute.choosing.case import Scored, scored
 from fute.choosing.names import named
+from fute.choosing.remarks import changes
 from fute.choosing.trained import SAME
 from fute.core.errors import ConfigError
 from fute.core.hashing import digest
@@ -85,7 +86,7 @@ def choose_source(
     ranking = rank(target, sources, _of(target, similarity))
     by_name = {line.name: line.score for line in ranking.candidates}
     scores = {"fute": np.array([by_name[name] for name in names])}
-    notes: list[str] = []
+    notes = changes(project, [dataset, *names])
     for name in chosen:
         made = scored(name, partial(ways[name], case), len(names))
         scores[name] = made.scores

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.core.errors import DataError, listing
+from fute.core.hashing import digest
 from fute.core.types import Examples, Floats, Input, Output, Span
 from fute.data.columns import (
     answers_of,
@@ -68,6 +69,13 @@ class Dataset:
         if isinstance(targets, np.ndarray):
             return Examples(self.inputs, targets[:, None].astype(np.float32), self.labels, self.output)
         return Examples(self.inputs, targets, self.labels, self.output)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content address of the rows, of their labels, if they have some, and of the labels' names."""
+        if self.targets is None:
+            return digest([[item.key for item in self.inputs], list(self.labels)])
+        return self.examples.fingerprint
 
     def _check_labelled(self) -> NDArray[np.int64] | Floats | Sequence[str | Span]:
         """The targets. Raises DataError where there are none."""
