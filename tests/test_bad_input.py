@@ -1,10 +1,17 @@
 """The command line on wrong input: exit code 2, one message that says what to do, nothing half done."""
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from fute.cli import show
+from fute.methods.linear_probe import LinearProbe
+from fute.project import Project
 from tests.helpers import command, csv_text, write
 
 REVIEWS = [
@@ -80,6 +87,33 @@ def fute(project, monkeypatch, capsys):
 
 CASES = {
     # data
+    "a name that no file can have": (
+        config("path: reviews.csv", f"path: {'r' * 300}.csv"),
+        ["can't use ", "File name too long"],
+    ),
+    "JSON nested too deeply": (
+        {**config("path: reviews.csv", "path: reviews.jsonl"), "reviews.jsonl": "[" * 100_000},
+        ["reviews.jsonl, line 1: JSON that can't be read", "recursion"],
+    ),
+    "a list of JSON nested too deeply": (
+        {**config("path: reviews.csv", "path: reviews.json"), "reviews.json": "[" * 100_000},
+        ["reviews.json: JSON that can't be read", "recursion"],
+    ),
+    "a number of 5,000 digits": (
+        {
+            **config("path: reviews.csv", "path: reviews.jsonl"),
+            "reviews.jsonl": '{"text": %s}' % ("1" * 5000),
+        },
+        ["reviews.jsonl, line 1: JSON that can't be read", "4300 digits"],
+    ),
+    "YAML that holds itself": (
+        {"fute.yaml": "&a {corpus: *a}\n"},
+        ["fute.yaml is nested too deeply", "an anchor (`&name`) holds itself"],
+    ),
+    "YAML nested too deeply": (
+        {"fute.yaml": "corpus: " + "[" * 5000 + "]" * 5000},
+        ["fute.yaml is nested too deeply"],
+    ),
     "no labels and no names of classes": (
         config("path: reviews.csv", "path: reviews.csv, label: null"),
         ["reviews.csv has no labels to learn from", "at least two classes", "set `labels: [NAME, NAME]`"],
@@ -314,6 +348,98 @@ def test_a_wrong_command_is_refused(project, fute, arguments, words):
         "mymodels.py",
         "__pycache__",
     }
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(fute):
+    for arguments in (["run", "--project"], ["init"], ["demo", "--out"]):
+        assert_refused(fute(*arguments, "x" * 300), ["can't use ", "File name too long"])
+
+
+@pytest.mark.parametrize(("name", "method"), [("fute.yaml", "read_text"), ("corpus.jsonl", "read_bytes")])
+def test_a_file_that_may_not_be_read_is_refused(fute, monkeypatch, name, method):
+    read = getattr(Path, method)
+
+    def refuse(path, *arguments, **options):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, method, refuse)
+    assert_refused(fute("run"), [f"can't use {name}: no permission", "change its permissions"])
+
+
+def test_what_nobody_foresaw_is_one_message_too(fute, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("it [/red] broke")
+
+    monkeypatch.setattr(Project, "plan", fail)
+    code, out, err = fute("plan")
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "error: RuntimeError: it [/red] broke",
+        "  do: set FUTE_TRACEBACK=1 to see where this comes from",
+    ]
+    monkeypatch.setenv("FUTE_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        fute("plan")
+
+
+def test_one_that_can_not_be_embedded_stops_none_of_the_others(project, fute, monkeypatch):
+    embed = LinearProbe.embed
+
+    def picky(self, examples, *others):
+        if isinstance(examples.inputs, tuple) or "It rained." not in [i.text for i in examples.inputs]:
+            raise ZeroDivisionError("nothing to divide by")
+        return embed(self, examples, *others)
+
+    monkeypatch.setattr(LinearProbe, "embed", picky)
+    code, out, err = fute("run", "--json")
+    assert code == 2
+    assert "reviews can't be embedded" in err
+    assert "ZeroDivisionError: nothing to divide by" in err
+    assert json.loads(out)["embedded"] == ["rule"]
+
+
+def test_a_regularisation_that_rounding_swallows_is_refused(project, fute):
+    method = "method: {name: linear-probe, regularisation: 1.0e-12}"
+    write(project / "fute.yaml", YAML.replace("method: linear-probe", method))
+    code, _, err = fute("run")
+    assert code == 2
+    assert "`regularisation: 1e-12` is too small for these texts" in err
+
+
+def test_names_with_brackets_and_half_a_surrogate_pair_are_printed(capsys):
+    show.table("[/red]", [("a", "left")], [["as wide as the title"]])
+    assert "[/red]" in capsys.readouterr().out
+    show.print_json({"ä": "ö \ud800"})
+    assert json.loads(capsys.readouterr().out) == {"ä": "ö \ud800"}
+    show.print_json({"ä": "ö"})
+    assert "ö" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("environment", "out", "code", "words"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, subprocess.PIPE, 0, ""),
+        ({}, "/dev/full", 1, "error: OSError: [Errno 28] No space left on device"),
+    ],
+    ids=["ascii", "full"],
+)
+def test_a_stdout_that_can_not_take_it_is_no_traceback(tmp_path, environment, out, code, words):
+    """In a process of its own, whose last word is Python's."""
+    place = Path(out).open("w") if isinstance(out, str) else out  # noqa: SIM115
+    done = subprocess.run(
+        [sys.executable, "-m", "fute", "doctor"],
+        env={**os.environ, **environment},
+        stdout=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 MOODY = """\

@@ -30,6 +30,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fute.core.errors import ConfigError, did_you_mean, listing
+from fute.core.files import storing
 from fute.core.section import Name, Section, Seed
 from fute.core.types import Output
 from fute.data.corpus import Corpus
@@ -217,13 +218,17 @@ def read_project(folder: Path) -> ProjectConfig:
         ConfigError: no such file, not YAML, or a value that can't be; names the line.
     """
     path = folder / PROJECT_FILE
-    if not path.is_file():
+    with storing(path):
+        is_there = path.is_file()
+    if not is_there:
         raise ConfigError(
             f"there is no {PROJECT_FILE} in {folder.resolve()}",
             fix=f"make one with `fute init {folder}`, or name the project's folder with `--project DIR`",
         )
     try:
-        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        with storing(path):
+            text = path.read_text(encoding="utf-8")
+        document = YAML(typ="rt").load(text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text", found=str(error), fix="save it as UTF-8") from error
     except MarkedYAMLError as error:
@@ -232,6 +237,8 @@ def read_project(folder: Path) -> ProjectConfig:
         raise ConfigError(f"{path}{where}: not valid YAML", found=error.problem) from error
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML", found=str(error)) from error
+    except RecursionError:
+        raise _too_deep(path) from None
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path} is not a mapping",
@@ -243,10 +250,18 @@ def read_project(folder: Path) -> ProjectConfig:
     except ConfigError as error:
         where = f"{path}, line {_line(document, ('preset',))}"
         raise ConfigError(f"{where}: {error.problem}", expected=error.expected) from error
+    except RecursionError:
+        raise _too_deep(path) from None
     try:
         return ProjectConfig.model_validate(content)
     except ValidationError as error:
         raise _explain(error, document, path) from error
+
+
+def _too_deep(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} is nested too deeply", fix="see whether an anchor (`&name`) holds itself (`*name`)"
+    )
 
 
 def _plain(node: Any) -> Any:

@@ -382,6 +382,8 @@ class Project:
                 raise  # a full disk is full for all the others too
             except FuteError as error:
                 failures |= {one.name: error for one in group}
+            except Exception as error:  # a method of the user's own raises what it likes
+                failures |= {one.name: _not_embedded(one.name, error) for one in group}
         progress("embedding", len(work), len(work))
         all_labelled = [labelled, *about.values()]
         failed_items: dict[str, Counter[str]] = defaultdict(Counter)
@@ -638,6 +640,12 @@ def _without_model(
             error = missing
     failure = str(error) if download == 0 else None
     return PlannedModel(name, "", items, 0, items, 0, 0, 0, 0.0, 0.0, failure=failure, download=download)
+
+
+def _not_embedded(name: str, error: Exception) -> ModelError:
+    failure = ModelError(f"{name} can't be embedded", found=f"{type(error).__name__}: {error}"[:300])
+    failure.__cause__ = error
+    return failure
 
 
 def _may_answer(section: ModelSection, dataset: Dataset) -> bool:

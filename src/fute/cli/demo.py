@@ -10,6 +10,7 @@ import click
 from fute.cli import show
 from fute.cli.steps import copy_example, raise_failures, summary, write_map
 from fute.config import PROJECT_FILE
+from fute.core.files import storing
 from fute.project import Project
 
 _FILES = ["reviews.csv", "headlines.csv", "corpus.jsonl", "blackboxes.py"]
@@ -18,7 +19,9 @@ _FILES = ["reviews.csv", "headlines.csv", "corpus.jsonl", "blackboxes.py"]
 def run_demo(folder: Path) -> None:
     """Make the project unless it is there, run it, print rankings beside true accuracies, draw the map."""
     began = time.monotonic()
-    if not (folder / PROJECT_FILE).exists():
+    with storing(folder):
+        is_there = (folder / PROJECT_FILE).exists()
+    if not is_there:
         copy_example(folder, "demo.yaml", _FILES)
     project = Project(folder)
     sizes = (

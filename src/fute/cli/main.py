@@ -1,7 +1,8 @@
-"""The commands. Wrong input ends with one message and exit code 2; an interrupt with 130."""
+"""The commands. Wrong input ends with one message and exit code 2; an interrupt with 130, all else with 1."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ from fute.project import Project
 from fute.space.similarity import Similarity
 from fute.text.families import families, load_family
 
+EXIT_UNFORESEEN = 1
 EXIT_INTERRUPTED = 130
 EXPERIMENTS = ["table1", "table2", "table3", "figure3", "figure4", "figureA1", "figureA2"]
 EXPERIMENTS += ["efficiency", "report"]
@@ -570,7 +572,10 @@ def reproduce(
 
 
 def main() -> None:
-    """The entry point: `fute`."""
+    """The command `fute`. What nobody foresaw ends in one message, too, and code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may be what a terminal's encoding can't write
+            stream.reconfigure(errors="replace")
     log = logging.getLogger("fute")
     log.setLevel(logging.INFO)
     log.handlers = [show.Remarks()]
@@ -588,8 +593,23 @@ def main() -> None:
         show.remark("Stopped. What is labelled is saved; run again to go on.")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _give_up_stdout()
+        sys.exit(EXIT_UNFORESEEN)
+    except Exception as error:
+        if os.environ.get("FUTE_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}"[:500]
+        show.remark(f"error: {what}\n  do: set FUTE_TRACEBACK=1 to see where this comes from")
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, say
+            _give_up_stdout()
+        sys.exit(EXIT_UNFORESEEN)
+
+
+def _give_up_stdout() -> None:
+    """Keep Python from writing at its end what can't be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +47,13 @@ class Remarks(logging.Handler):
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """What stdout's encoding can't write, such as half a surrogate pair, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 class _Rate(TextColumn):
@@ -84,7 +91,7 @@ def progress() -> Iterator[Report]:
 def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; `columns` are (heading, "left" | "right")."""
     shown = Table(
-        title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+        title=Text(title, "bold"), title_justify="left", box=None, header_style="dim", pad_edge=False
     )
     for heading, justify in columns:
         shown.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")

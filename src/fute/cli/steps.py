@@ -91,7 +91,8 @@ def copy_example(folder: Path, config: str, files: list[str], force: bool | None
     """Write an example project; over files that are there only by `force`, None where a command has none."""
     source = resources.files("fute.demo")
     targets = {folder / PROJECT_FILE: config, **{folder / name: name for name in files}}
-    there = [str(path) for path in targets if path.exists()]
+    with storing(folder):
+        there = [str(path) for path in targets if path.exists()]
     if there and not force:
         otherwise = "" if force is None else ", or overwrite the example's files with --force"
         raise ConfigError(f"{there[0]} is there already", fix=f"choose another folder{otherwise}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fute.core.errors import DataError, did_you_mean, listing
+from fute.core.files import storing
 from fute.core.runtime import require
 from fute.data.splits import sample_indices
 
@@ -58,7 +59,9 @@ def read_file(path: Path, encoding: str = "utf-8") -> Table:
     Raises:
         DataError: no such file, an ending fute doesn't know, no rows, or damaged content; names the line.
     """
-    if not path.is_file():
+    with storing(path):
+        is_there = path.is_file()
+    if not is_there:
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(
             f"there is no file {path}.{did_you_mean(path.name, near)}",
@@ -77,7 +80,8 @@ def read_file(path: Path, encoding: str = "utf-8") -> Table:
 
 
 def _text_of(path: Path, encoding: str) -> str:
-    content = path.read_bytes()
+    with storing(path):
+        content = path.read_bytes()
     try:
         if codecs.lookup(encoding).name == "utf-8":
             content = content.removeprefix(codecs.BOM_UTF8)
@@ -159,6 +163,8 @@ def _json_object(path: Path, text: str, place: str) -> dict[str, Any]:
             found=f"{error.msg} at column {error.colno}",
             fix="write one JSON object a line",
         ) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise DataError(f"{path}, {place}: JSON that can't be read", found=str(error)) from error
     if not isinstance(row, dict):
         raise DataError(f"{path}, {place}: expected a JSON object", found=text[:80])
     return row
@@ -173,6 +179,8 @@ def _json_list(path: Path, encoding: str) -> Table:
             found=error.msg,
             fix="for one object a line, use .jsonl",
         ) from error
+    except (RecursionError, ValueError) as error:  # as above
+        raise DataError(f"{path}: JSON that can't be read", found=str(error)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a list of JSON objects")
     return _from_rows(str(path), rows, [f"row {i + 1}" for i in range(len(rows))])

@@ -218,6 +218,18 @@ def _gram(phi: NDArray[Any], weights: Weights, regularisation: float) -> NDArray
     return gram
 
 
+def _factor(phi: NDArray[Any], weights: Weights, regularisation: float) -> NDArray[Any]:
+    """The Cholesky factor (d, d) of the Gram matrix. Raises ConfigError where λ is lost in its rounding."""
+    try:
+        return np.asarray(scipy.linalg.cholesky(_gram(phi, weights, regularisation), lower=True))
+    except np.linalg.LinAlgError as error:
+        raise ConfigError(
+            f"the method linear-probe: `regularisation: {regularisation:g}` is too small for these texts",
+            found=str(error),
+            fix="take a larger one, such as 0.001",
+        ) from error
+
+
 def _moment(phi: NDArray[Any], targets: NDArray[Any], weights: Weights) -> NDArray[Any]:
     shares = (weights / weights.sum()).astype(phi.dtype)
     moment: NDArray[Any] = phi.T @ (shares[:, None] * (targets - shares @ targets))
@@ -245,7 +257,7 @@ def _prepared(rows: _Rows, regularisation: float) -> tuple[Doubles, Doubles]:
     same.
     """
     phi = rows.phi.astype(np.float64)
-    return phi, scipy.linalg.cholesky(_gram(phi, np.ones(len(phi)), regularisation), lower=True)
+    return phi, _factor(phi, np.ones(len(phi)), regularisation)
 
 
 def _resamples(
@@ -260,7 +272,7 @@ def _resamples(
 
 def _made(rows: _Rows, replicates: int, seed: int, regularisation: float) -> Iterator[tuple[Weights, Floats]]:
     for weights in bootstrap_counts(len(rows.phi), replicates, seed):
-        yield weights, scipy.linalg.cholesky(_gram(rows.phi, weights, regularisation), lower=True)
+        yield weights, _factor(rows.phi, weights, regularisation)
 
 
 @functools.lru_cache(maxsize=1)
