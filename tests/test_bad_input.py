@@ -323,7 +323,7 @@ def assert_refused(outcome, words):
     ("arguments", "words"),
     [
         (["rank", "reviws"], ['no dataset "reviws"', 'Did you mean "reviews"?', "fute.yaml"]),
-        (["rank", "reviews"], ['no dataset "reviews"', "do: run `fute run` first"]),
+        (["rank", "reviews"], ['no dataset "reviews" yet\n', "do: run `fute run` first"]),
         (["space", "show", "ghost"], ['no "ghost" in the space', "an empty space", "do: `fute run`"]),
         (["space", "rm", "ghost"], ['no "ghost" in the space', "do: `fute run`"]),
         (["space", "compare", "ghost", "rule"], ['no "ghost" in the space', "do: `fute run`"]),

@@ -512,10 +512,12 @@ class Project:
         if dataset not in self.space:
             known = [d.name for d in self.config.datasets]
             stored = [entry.name for entry in self.space.entries() if entry.kind == "dataset"]
+            if dataset in known:
+                raise ConfigError(f'the space has no dataset "{dataset}" yet', fix="run `fute run` first")
             raise ConfigError(
                 f'the space has no dataset "{dataset}".{did_you_mean(dataset, known)}',
                 expected=f"one of {listing(stored)}" if stored else None,
-                fix="run `fute run` first" if dataset in known else "add it to fute.yaml, then `fute run`",
+                fix="add it to fute.yaml, then `fute run`",
             )
         target = self.space.get(dataset)
         if target.kind != "dataset":

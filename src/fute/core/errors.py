@@ -65,8 +65,11 @@ class MissingError(FuteError):
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """`' Did you mean "label"?'` for the nearest of `options`, or `''` where none is near."""
-    near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    """`' Did you mean "label"?'` for the nearest of `options`, or `''` where none is near, or it is one itself."""
+    options = list(options)
+    if word in options:
+        return ""
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else ""
 
 
