@@ -99,7 +99,8 @@ class Ranking:
         if self.more_texts is not None:
             others = [name for name in names[1:] if name not in self.inseparable]
             times = f"{float(f'{self.more_texts:.2g}'):g}"  # 100, where two digits alone make it 1e+02
-            line += f" About {times} × as many texts would tell {names[0]} from {listing(others)}."
+            many = "A few more" if times == "1" else f"About {times} × as many"
+            line += f" {many} texts would tell {names[0]} from {listing(others)}."
         if self.inseparable:
             much = f"{_MOST_TIMES:.0f} × as many texts"
             line += f" Not even {much} would tell {names[0]} from {listing(self.inseparable)}."
@@ -165,7 +166,7 @@ def _with_advice(ranking: Ranking, scores: NDArray[np.float64], drawn: NDArray[n
     order.
     """
     others = [c.rank - 1 for c in ranking.contenders[1:]]
-    times = times_as_many_texts(scores[0] - scores[others], drawn[0] - drawn[others])
+    times = times_as_many_texts(scores[0] - scores[others], drawn[0] - drawn[others], _CHANCE)
     within = times <= _MOST_TIMES
     beyond = [ranking.candidates[i].name for i, can in zip(others, within, strict=True) if not can]
     more = float(times[within].max()) if within.any() else None

@@ -110,19 +110,20 @@ def chances_to_beat(best: int, scores: Doubles, deviations: Doubles) -> Doubles:
     return np.asarray((drawn >= drawn[best] - EQUAL).mean(axis=1))
 
 
-def times_as_many_texts(differences: Doubles, deviations: Doubles, level: float = LEVEL) -> Doubles:
+def times_as_many_texts(differences: Doubles, deviations: Doubles, chance: float) -> Doubles:
     """How many times as many texts, of U and of the dataset, would tell two candidates apart, for n pairs:
     (n,), at least 1; infinite where their scores are equal to within 0.001.
 
-    `(z · sd / difference)²` with z the normal quantile of `level` (one-sided): a difference between means
-    varies by 1/√n.
+    `(z · sd / difference)²` with z the normal quantile of `1 - chance`: a difference between means varies by
+    1/√n.
 
     Args:
         differences: of their scores, (n,).
         deviations: (n, B), of the differences.
+        chance: that the lower one scores as high, below which they count as told apart.
     """
     from scipy.stats import norm
 
     equal = np.abs(differences) <= EQUAL
-    times = (norm.ppf(level) * deviations.std(axis=1) / np.where(equal, 1, differences)) ** 2
+    times = (norm.ppf(1 - chance) * deviations.std(axis=1) / np.where(equal, 1, differences)) ** 2
     return np.where(equal, np.inf, np.maximum(times, 1))
