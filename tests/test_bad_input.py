@@ -87,6 +87,18 @@ def fute(project, monkeypatch, capsys):
 
 CASES = {
     # data
+    "a U of one text": (
+        {"corpus.jsonl": '{"text": "Again."}\n' * 8},
+        ["corpus.jsonl: U has one text alone", "equal ones count once"],
+    ),
+    "a layer that the surrogate doesn't have": (
+        config("method: linear-probe", "method: {name: linear-probe, layer: 99}"),
+        ["the surrogate has no layer 99", "0 (the embeddings) to 6"],
+    ),
+    "an unknown pooling": (
+        config("method: linear-probe", "method: {name: linear-probe, pooling: mid}"),
+        ["there is no pooling 'mid'", "mean, first, last"],
+    ),
     "a name that no file can have": (
         config("path: reviews.csv", f"path: {'r' * 300}.csv"),
         ["can't use ", "File name too long"],
@@ -289,7 +301,8 @@ def test_a_model_that_can_not_be_built_is_reported_by_plan_and_by_run(project, f
     code, out, err = fute("run", "--json")
     assert code == 2
     assert "Traceback" not in err
-    assert [word for word in [f"error: {broken}: model {broken}", *words] if word not in err] == [], err
+    assert [word for word in [f"error: model {broken}", *words] if word not in err] == [], err
+    assert err.count(words[0]) == 1, "it is told once"
     report = json.loads(out)
     assert list(report["failures"]) == [broken]
     assert {"reviews", "fine"} <= set(report["embedded"])
@@ -308,7 +321,7 @@ def test_a_dataset_without_labels_is_not_guessed_where_the_model_that_answers_it
     write(project / "mymodels.py", "import no_such_package\n")
     code, _, err = fute("run")
     assert code == 2
-    assert "error: reviews: dataset reviews has no labels" in err
+    assert "error: dataset reviews has no labels" in err
     assert "found: rule" in err
 
 
@@ -392,9 +405,14 @@ def test_one_that_can_not_be_embedded_stops_none_of_the_others(project, fute, mo
             raise ZeroDivisionError("nothing to divide by")
         return embed(self, examples, *others)
 
+    monkeypatch.setattr(LinearProbe, "embed", None)
+    code, _, err = fute("run")
+    assert code == 2
+    assert "The others" not in err, "there are none"
     monkeypatch.setattr(LinearProbe, "embed", picky)
     code, out, err = fute("run", "--json")
     assert code == 2
+    assert "The others are done." in err
     assert "reviews can't be embedded" in err
     assert "ZeroDivisionError: nothing to divide by" in err
     assert json.loads(out)["embedded"] == ["rule"]
@@ -473,7 +491,7 @@ def test_wrong_answers_are_reported_and_never_kept(project, fute):
         code, out, err = fute("run", "--json")
         assert code == 2
         assert "Traceback" not in err
-        assert [word for word in ["error: moody: model moody", *words] if word not in err] == [], err
+        assert [word for word in ["error: model moody", *words] if word not in err] == [], err
         report = json.loads(out)
         assert list(report["failures"]) == ["moody"]
         assert sorted([*report["embedded"], *report["unchanged"]]) == ["reviews", "rule"]

@@ -123,6 +123,13 @@ class Embedder:
         version = _VERSIONS.get(examples.output)
         return digest(known if version is None else [*known, version])
 
+    def check(self) -> None:
+        """Raise ConfigError where a method's options don't fit the surrogate: before models are asked."""
+        for method in (self.method, *self.methods.values()):
+            check = getattr(method, "check", None)
+            if check is not None:
+                check(self.features)
+
     def embed(
         self,
         name: str,
@@ -371,13 +378,17 @@ def model_examples(model: BlackBox, labelled: Labelled) -> Examples:
 
 def _check_enough(who: str, m: int, n: int, failed: Mapping[str, int] | None = None) -> None:
     """Raise ModelError where `who` answered m of n inputs and that is too few; `failed` counts the others."""
+    kinds = Counter(failed or {})
+    unasked = n - m - kinds.total() + kinds["error"]  # an error is asked about again
     if m < 2 or m < _LEAST_ANSWERED * n:
         raise ModelError(
             f"{who} answered {m} of {n} texts, too few to embed it",
             expected=f"at least {_LEAST_ANSWERED:.0%} of them",
-            found=", ".join(f"{count} {kind}" for kind, count in (failed or {}).items())
+            found=", ".join(f"{count} {kind}" for kind, count in kinds.items())
             or "the others were not asked",
-            fix="run again for those that weren't asked; `--retry` also asks for answers that had no label",
+            fix="run again for those that weren't asked; `--retry` also asks for answers that had no label"
+            if unasked
+            else "`fute run --retry` asks again for answers that had no label",
         )
 
 

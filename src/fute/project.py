@@ -27,6 +27,7 @@ from fute.config import DatasetConfig, ProjectConfig, read_project, read_source
 from fute.core.errors import (
     BudgetError,
     ConfigError,
+    DataError,
     FuteError,
     ModelError,
     StorageError,
@@ -168,7 +169,15 @@ class Project:
 
     @cached_property
     def corpus(self) -> Corpus:
-        return read_source(Corpus, self.config.corpus, self.folder)
+        """U. Raises DataError where it has one text alone: all answers to it say the same of a model."""
+        found = read_source(Corpus, self.config.corpus, self.folder)
+        if len(found) < 2:
+            raise DataError(
+                f"{found.origin}: U has one text alone",
+                expected="at least two, better hundreds; equal ones count once",
+                fix="add texts, or see `sample`",
+            )
+        return found
 
     @cached_property
     def datasets(self) -> dict[str, tuple[Dataset, Dataset]]:
@@ -203,7 +212,7 @@ class Project:
 
     def _able(self, dataset: Dataset) -> list[BlackBox]:
         """The models that answer its labels."""
-        return [model for model in self.models if answers_labels(model, dataset)]
+        return [model for model in self._built[0] if answers_labels(model, dataset)]
 
     @cached_property
     def sections(self) -> list[ModelSection]:
@@ -340,15 +349,19 @@ class Project:
         Args:
             caps: on what this run spends, beside those of `budget:` on all runs together.
             retry, offline: as for `labelling.runner.label`.
+
+        Raises:
+            FuteError: nothing could be embedded: U or a dataset can't be read, the surrogate has no such layer.
         """
         began = time.monotonic()
-        datasets, models, corpus = self.datasets, self.models, self.corpus
+        datasets, (models, broken), corpus = self.datasets, self._built, self.corpus
         before = self.budget.spent
         budget = Budget(self.budget.path, caps.after(before).tightest(self.budget.caps))
+        self.embedder.check()
         labelled = self.embedder.label(models, corpus, progress, budget=budget, retry=retry, offline=offline)
         self._remember(labelled)
         about = self._ask_about_unlabelled(progress, budget=budget, retry=retry, offline=offline)
-        failures = {**self.broken, **labelled.failures}
+        failures = {**broken, **labelled.failures}
         named = [(d.name, d.task) for d in self.config.datasets] + [(m.name, m.task) for m in self.sections]
         tasks = {name: {"task": task} for name, task in named if task}
         work = []
@@ -587,8 +600,7 @@ class Project:
             return {}
 
     def _remember(self, labelled: Labelled) -> None:
-        by_name: Sequence[BlackBox] = self.models
-        fresh = {m.fingerprint: labelled.rates[m.name] for m in by_name if m.name in labelled.rates}
+        fresh = {m.fingerprint: labelled.rates[m.name] for m in self._built[0] if m.name in labelled.rates}
         if fresh:
             write_atomically(
                 self.state / "rates.json", json.dumps({**self._rates(), **fresh}, indent=1) + "\n"

@@ -41,9 +41,11 @@ def raise_failures(report: RunReport) -> None:
             again = "run again to ask for the errors, `fute run --retry` asks for all"
         show.remark(f"{name}: some texts have no answer: {listed} ({again})")
     for name, error in report.failures.items():
-        show.remark(f"error: {name}: {error}")
+        said = error.problem.startswith((f"{name} ", f"model {name}", f"dataset {name}"))
+        show.remark(f"error: {error}" if said else f"error: {name}: {error}")
     if report.failures:
-        show.remark("The others are done. Correct these and run again: what is labelled is kept.")
+        done = "The others are done. " if report.embedded or report.unchanged else ""
+        show.remark(f"{done}Correct these and run again: what is labelled is kept.")
     if report.stopped is not None:
         show.remark(f"stopped with {report.left:,} questions left: {report.stopped}")
     if report.failures or report.stopped is not None:

@@ -81,6 +81,12 @@ class LinearProbe:
                 found=f"regularisation {self.regularisation}, replicates {self.replicates}",
             )
 
+    def check(self, features: Features) -> None:
+        """Raise ConfigError where the surrogate has no such layer, or no such pooling is known."""
+        own = features.at(self.layer, self.pooling)
+        if self.layer != -1:
+            own.of_texts(["a"])
+
     def embed(
         self, examples: Examples, features: Features, seed: int, progress: Progress = silent
     ) -> Embedded:
