@@ -381,6 +381,22 @@ def test_a_file_that_may_not_be_read_is_refused(fute, monkeypatch, name, method)
     assert_refused(fute("run"), [f"can't use {name}: no permission", "change its permissions"])
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("{")])
+def test_a_damaged_space_is_said_by_run_and_made_anew_once_it_is_moved_away(project, fute, damage):
+    fute("run")
+    (file,) = project.glob(".fute/spaces/*/space.json")
+    damage(file)
+    for arguments in (["run"], ["rank", "reviews"]):
+        assert_refused(
+            fute(*arguments),
+            ["space.json is damaged", f"do: move the folder {file.parent.relative_to(project)} away"],
+        )
+    file.parent.rename(project / "away")
+    code, out, _ = fute("run", "--json")
+    report = json.loads(out)
+    assert (code, report["asked"], report["embedded"]) == (0, 0, ["reviews", "rule"])
+
+
 def test_what_nobody_foresaw_is_one_message_too(fute, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("it [/red] broke")

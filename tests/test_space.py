@@ -251,7 +251,7 @@ def test_a_damaged_space_json_is_a_clear_error(space, content):
     space.add(embedding("a"))
     (space.path / "space.json").write_bytes(content)
     for use in (lambda s: s.spec, lambda s: s.get("a"), lambda s: s.add(embedding("b"))):
-        with refused(SpaceError, "space.json", "damaged", "move the folder away"):
+        with refused(SpaceError, "space.json", "damaged", "move the folder ", "away and run again"):
             use(Space(space.path))
     assert (space.path / "space.json").read_bytes() == content
 
@@ -265,7 +265,7 @@ def test_a_spec_of_other_kinds_of_values_is_damaged_too(space, field, value):
     content = json.loads((space.path / "space.json").read_text())
     content["spec"][field] = value
     (space.path / "space.json").write_text(json.dumps(content))
-    with refused(SpaceError, "space.json", "damaged", "move the folder away"):
+    with refused(SpaceError, "space.json", "damaged", "move the folder ", "away and run again"):
         Space(space.path).add(embedding("b"))
 
 
@@ -280,7 +280,7 @@ def test_a_newer_format_is_a_clear_error(space):
 def test_a_lost_space_json_does_not_let_strangers_in(space):
     space.add(embedding("a"))
     (space.path / "space.json").unlink()
-    with refused(StorageError, "space.json", "No such file"):
+    with refused(SpaceError, "space.json", "damaged", "no such file", "away and run again"):
         Space(space.path).add(embedding("b", spec=replace(SPEC, seed=1)))
 
 
@@ -292,7 +292,7 @@ def test_damaged_vectors_are_an_error_and_no_wrong_vectors(space, part, damage):
     space.add(embedding("a"))
     for file in (space.path / "embeddings.lance" / part).iterdir():
         file.write_bytes(damage(file.read_bytes()))
-    with refused(StorageError, str(space.path)):
+    with refused(StorageError, str(space.path), "it is damaged", f"do: move the folder {space.path} away"):
         Space(space.path).get("a")
 
 

@@ -351,13 +351,15 @@ class Project:
             retry, offline: as for `labelling.runner.label`.
 
         Raises:
-            FuteError: nothing could be embedded: U or a dataset can't be read, the surrogate has no such layer.
+            FuteError: nothing could be embedded or kept: U or a dataset can't be read, the surrogate has no
+                such layer, or the space is damaged.
         """
         began = time.monotonic()
         datasets, (models, broken), corpus = self.datasets, self._built, self.corpus
         before = self.budget.spent
         budget = Budget(self.budget.path, caps.after(before).tightest(self.budget.caps))
         self.embedder.check()
+        _ = self.space.spec
         labelled = self.embedder.label(models, corpus, progress, budget=budget, retry=retry, offline=offline)
         self._remember(labelled)
         about = self._ask_about_unlabelled(progress, budget=budget, retry=retry, offline=offline)

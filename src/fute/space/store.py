@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fute.core.errors import SpaceError
+from fute.core.errors import SpaceError, StorageError
 from fute.core.files import storing, write_atomically
 from fute.core.sqlite import one_at_a_time
 from fute.core.types import SpaceSpec, TaskEmbedding
@@ -46,7 +46,7 @@ class Store:
             return None
         file = self.path / _SPEC_FILE
         with storing(file):
-            data = file.read_bytes()
+            data = file.read_bytes() if file.exists() else b""
         try:
             content = json.loads(data.decode("utf-8"))
             if content["format"] != _FORMAT:
@@ -61,9 +61,8 @@ class Store:
                 raise TypeError(f"a spec that can't be: {content['spec']}")
             return spec
         except (ValueError, KeyError, TypeError) as error:
-            raise SpaceError(
-                f"{file} is damaged", found=str(error), fix="move the folder away and run again"
-            ) from error
+            found = str(error) if data else "no such file, or an empty one"
+            raise SpaceError(f"{file} is damaged", found=found, fix=self._anew) from error
 
     def write_spec(self, spec: SpaceSpec) -> None:
         content = json.dumps({"format": _FORMAT, "spec": asdict(spec)}, indent=2)
@@ -140,6 +139,12 @@ class Store:
         # 0: what another process adds or removes is seen at once.
         return lancedb.connect(self.path, read_consistency_interval=timedelta(0))
 
+    @property
+    def _anew(self) -> str:
+        return (
+            f"move the folder {self.path} away and run again: it is made anew from the answers that are kept"
+        )
+
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
         """LanceDB raises OSError, RuntimeError or ValueError, whatever the disk's trouble was."""
@@ -149,7 +154,11 @@ class Store:
             except (RuntimeError, ValueError) as error:
                 text = str(error).splitlines()[0][:300]
                 number = re.search(r"os error (\d+)", str(error))
-                raise OSError(int(number[1]) if number else None, text) from error
+                if number is None:
+                    raise StorageError(
+                        f"can't use {self.path}: it is damaged", found=text, fix=self._anew
+                    ) from error
+                raise OSError(int(number[1]), text) from error
 
 
 def _quoted(name: str) -> str:
