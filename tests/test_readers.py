@@ -200,6 +200,24 @@ def test_another_encoding_is_read_when_named(tmp_path):
         read_file(path)
 
 
+def test_utf_16_is_told_by_its_byte_order_mark(tmp_path):
+    text = "text,label\ncafé,1\n"
+    path = write(tmp_path / "wide.csv", text.encode("utf-16"))
+    assert read_file(path, "utf-16").columns["text"] == ["café"]
+    with refused(DataError, "wide.csv, line 1: not valid utf-8", "do: save", "`encoding: utf-16`"):
+        read_file(path)
+    for start in ("", "\ufeff"):
+        write(path, (start + text + " " * len(text.encode())).encode())
+        with refused(DataError, "wide.csv: not valid utf-16", "no byte order mark", "leave `encoding` out"):
+            read_file(path, "utf-16")
+    assert read_file(write(path, text.encode("utf-16-le")), "utf-16-le").columns["text"] == ["café"]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with refused(DataError, f"{tmp_path} is a folder, not a file"):
+        read_file(tmp_path)
+
+
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 def test_broken_utf8_is_found_on_its_line(tmp_path, start):
     path = write(tmp_path / "broken.csv", start + b"text,label\na,b\n\xff,c\n")

@@ -63,8 +63,9 @@ def read_file(path: Path, encoding: str = "utf-8") -> Table:
         is_there = path.is_file()
     if not is_there:
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        missing = f"there is no file {path}.{did_you_mean(path.name, near)}"
         raise DataError(
-            f"there is no file {path}.{did_you_mean(path.name, near)}",
+            f"{path} is a folder, not a file" if path.is_dir() else missing,
             fix="check the path; it is relative to the folder of fute.yaml",
         )
     reader = _READERS.get(path.suffix.lower())
@@ -82,9 +83,17 @@ def read_file(path: Path, encoding: str = "utf-8") -> Table:
 def _text_of(path: Path, encoding: str) -> str:
     with storing(path):
         content = path.read_bytes()
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        if codecs.lookup(encoding).name == "utf-8":
+        name = codecs.lookup(encoding).name
+        if name == "utf-8":
             content = content.removeprefix(codecs.BOM_UTF8)
+        if name == "utf-16" and not is_utf_16:  # any bytes would be letters of some script
+            raise DataError(
+                f"{path}: not valid {encoding}",
+                found="no byte order mark at its beginning",
+                fix="leave `encoding` out for UTF-8; without a mark, utf-16-le or utf-16-be",
+            )
         return content.decode(encoding)
     except LookupError:
         raise DataError(
@@ -95,7 +104,8 @@ def _text_of(path: Path, encoding: str) -> str:
         raise DataError(
             f"{path}, line {line}: not valid {encoding}",
             found=f"byte 0x{content[error.start]:02x}",
-            fix="save the file as UTF-8, or say how it is encoded, for example `encoding: latin-1`",
+            fix="save the file as UTF-8, or say how it is encoded"
+            + (": `encoding: utf-16`" if is_utf_16 else ", for example `encoding: latin-1`"),
         ) from error
 
 
