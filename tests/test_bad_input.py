@@ -344,6 +344,15 @@ def assert_refused(outcome, words):
         (["map", "--out", "map.xyz"], ["can't draw a map to map.xyz", ".html, .png, .svg, .pdf"]),
         (["run", "--project", "nowhere"], ["no fute.yaml in", "nowhere", "do: make one with `fute init"]),
         (["init", "."], ["fute.yaml is there already", "--force"]),
+        (["space", "show", "x", "--neighbours", "-3"], ["--neighbours", "-3", ">=0"]),
+        (["reproduce", "report", "--json"], ["the report is Markdown", "--json"]),
+        (["reproduce", "report", "--plan"], ["the report is Markdown", "--plan"]),
+        (["reproduce", "table1", "--data", "no"], ["no evaluation data in no", "FUTE_DATA=DIR"]),
+        (["reproduce", "table1", "--plan", "--data", "no"], ["no evaluation data in no", "FUTE_DATA=DIR"]),
+        (
+            ["reproduce", "table3", "--scale", "paper", "--saved"],
+            ["no results of table3", "do: fute reproduce table3 --scale paper --data DIR"],
+        ),
         (["--nonsense"], ["No such option", "--nonsense", "--help"]),
         (["nonsense"], ["No such command", "nonsense"]),
         (["rank"], ["Missing argument", "DATASET", "--help"]),
@@ -539,6 +548,9 @@ def test_a_model_that_can_not_say_what_it_is_stops_neither_plan_nor_the_others(p
     assert code == 0
     assert "6 answers to ask for" in out
     assert "model locked: what its function holds on to can't be hashed" in err
+    write(project / "fute.yaml", YAML.replace("mymodels:rule", "mymodels:holding"))
+    assert "No model can be asked." in fute("plan")[1]
+    write(project / "fute.yaml", YAML.replace("models:\n", "models:\n" + other))
     code, out, err = fute("run")
     assert code == 2
     assert "model locked: what its function holds on to can't be hashed" in err
@@ -546,3 +558,4 @@ def test_a_model_that_can_not_say_what_it_is_stops_neither_plan_nor_the_others(p
     assert code == 0
     assert "rule" in out
     assert "locked" not in out
+    assert "Nothing to label by the others." in fute("plan")[1]

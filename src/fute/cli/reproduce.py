@@ -30,10 +30,7 @@ TABLES = {"table1": list(SETTINGS)[:4], "table2": ["cross-domain"], "table3": []
 
 def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: Progress) -> None:
     """Run what is missing of an experiment, and save its results, those that figures are drawn from too."""
-    if not data.is_dir():
-        raise ConfigError(
-            f"there is no evaluation data in {data}", fix="name its folder: `--data DIR`, or FUTE_DATA=DIR"
-        )
+    _check(data)
     out.mkdir(parents=True, exist_ok=True)
     if what == "table3":
         for name in GRIDS[scale]:
@@ -54,6 +51,13 @@ def compute(what: str, scale: str, data: Path, work: Path, out: Path, progress: 
         pack(grid.folder, conditions, to)
 
 
+def _check(data: Path) -> None:
+    if not data.is_dir():
+        raise ConfigError(
+            f"there is no evaluation data in {data}", fix="name its folder: `--data DIR`, or FUTE_DATA=DIR"
+        )
+
+
 def _now_and_then(do: Callable[[], object], seconds: float = 600) -> Callable[[], None]:
     """A function that does it when so long has passed since it was last done."""
     last = time.monotonic()
@@ -71,6 +75,7 @@ def show_plan(what: str, scale: str, data: Path, work: Path, out: Path, as_json:
     """Print what `compute` would still do; change nothing but the projects of prompt grids."""
     if what not in TABLES:
         raise ConfigError(f"{what} is drawn from what tables have left", fix="name a table with `--plan`")
+    _check(data)
     if what == "table3":
         _plan_prompts(scale, data, work, as_json)
     else:
@@ -235,7 +240,8 @@ def tables(what: str, scale: str, out: Path) -> dict[str, dict[str, dict[str, An
         if file.is_file():
             results = TransferResults.load(file)
             return {part: _as_dicts(table(results, part)) for part in TABLES[what]}
-    raise ConfigError(f"{out} holds no results of {what}", fix=f"fute reproduce {what} --data DIR")
+    again = f"fute reproduce {what} --scale {scale} --data DIR"
+    raise ConfigError(f"{out} holds no results of {what} at the scale {scale}", fix=again)
 
 
 def _as_dicts(lines: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -135,6 +135,8 @@ def plan(rows: Sequence[PlannedModel], spent: Spent, caps: Caps) -> None:
     unknown = [r.name for r in rows if r.cost is None and r.to_label]
     time = duration(sum(r.seconds for r in rows))
     line = f"{todo:,} answers to ask for, about {time}" if todo else "Nothing to label"
+    if not todo and any(r.failure for r in rows):
+        line = "No model can be asked" if all(r.failure for r in rows) else "Nothing to label by the others"
     absent = [r.name for r in rows if r.download != 0]
     line += f" beside what {listing(absent)} will take" if absent else ""
     line += f", at most {money(cost)}" if cost else ""

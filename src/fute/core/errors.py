@@ -65,7 +65,7 @@ class MissingError(FuteError):
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """`' Did you mean "label"?'` for the nearest of `options`; `''` where none is near, or the word is one."""
+    """`' Did you mean "label"?'` for the nearest of `options`; `''` where none is near or the word is one."""
     options = list(options)
     if word in options:
         return ""
