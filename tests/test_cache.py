@@ -163,6 +163,21 @@ def test_a_folder_that_can_only_be_read(public_folder):
     assert not (public_folder / "sub").exists()
 
 
+def test_what_no_process_has_open_can_be_read_where_nothing_may_be_written(public_folder):
+    """SQLite itself would make a file beside it first."""
+    path = public_folder / "items.sqlite"
+    store = KeyValue(path)
+    store.put({"old": b"1"})
+    store._db.close()
+    with write_protected(public_folder):
+        assert [file.name for file in public_folder.iterdir()] == ["items.sqlite"]
+        only_read = KeyValue(path)
+        assert only_read.get(["old", "new"]) == {"old": b"1"}
+        with refused(StorageError, str(path), "no permission"):
+            only_read.put({"new": b"2"})
+    assert KeyValue(path).get(["old", "new"]) == {"old": b"1"}
+
+
 def test_a_folder_that_can_not_even_be_read(public_folder):
     hidden = public_folder / "hidden"
     path = hidden / "items.sqlite"

@@ -12,12 +12,28 @@ _PATIENCE = 30.0  # seconds to wait for another process before "database is lock
 
 
 def connect(path: Path | None, schema: str) -> sqlite3.Connection:
-    """The database at `path` (None: in memory) with its table: safe under `kill -9` and with two writers."""
+    """The database at `path` (None: in memory) with its table: safe under `kill -9` and with two writers; to
+    read where nothing may be written.
+    """
     db = sqlite3.connect(path or ":memory:", timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-    _write_ahead(db)
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(schema)
+    try:
+        _write_ahead(db)
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(schema)
+    except sqlite3.OperationalError as error:
+        db.close()
+        unwritable = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+        if unwritable and path is not None and path.exists():
+            return _to_read(path)
+        raise
     return db
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    """A write-ahead log needs a file beside it even to be read; without one there are no writers either."""
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    place = f"{path.resolve().as_uri()}?mode=ro{alone}"
+    return sqlite3.connect(place, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
