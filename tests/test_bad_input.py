@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fute.__main__ import main as start
 from fute.cli import show
+from fute.core.errors import did_you_mean
 from fute.methods.linear_probe import LinearProbe
 from fute.project import Project
 from tests.helpers import command, csv_text, write
@@ -420,6 +422,24 @@ def test_what_nobody_foresaw_is_one_message_too(fute, monkeypatch):
     monkeypatch.setenv("FUTE_TRACEBACK", "1")
     with pytest.raises(RuntimeError):
         fute("plan")
+
+
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback(monkeypatch):
+    """None in `sys.modules` would be an ImportError; this is what a key at that moment is."""
+
+    class Interrupted:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "fute.cli.main", Interrupted())
+    with pytest.raises(SystemExit) as stop:
+        start()
+    assert stop.value.code == 130
+
+
+def test_a_word_that_is_among_the_options_is_not_asked_after():
+    assert did_you_mean("text", ["texts", "text"]) == ""
+    assert did_you_mean("txt", ["texts", "text"]) == ' Did you mean "text"?'
 
 
 def test_one_that_can_not_be_embedded_stops_none_of_the_others(project, fute, monkeypatch):

@@ -284,6 +284,14 @@ def test_a_lost_space_json_does_not_let_strangers_in(space):
         Space(space.path).add(embedding("b", spec=replace(SPEC, seed=1)))
 
 
+def test_lost_vectors_are_damage_too(space):
+    space.add(embedding("a"))
+    for file in (space.path / "embeddings.lance" / "data").iterdir():
+        file.unlink()
+    with refused(StorageError, "may be damaged", f"move the folder {space.path} away and run again"):
+        Space(space.path).get("a")
+
+
 @pytest.mark.parametrize("part", ["data", "_versions"])
 @pytest.mark.parametrize(
     "damage", [lambda old: old[: len(old) // 2], lambda old: random.Random(0).randbytes(len(old))]
@@ -292,7 +300,7 @@ def test_damaged_vectors_are_an_error_and_no_wrong_vectors(space, part, damage):
     space.add(embedding("a"))
     for file in (space.path / "embeddings.lance" / part).iterdir():
         file.write_bytes(damage(file.read_bytes()))
-    with refused(StorageError, str(space.path), "it is damaged", f"do: move the folder {space.path} away"):
+    with refused(StorageError, str(space.path), "may be damaged", f"move the folder {space.path} away"):
         Space(space.path).get("a")
 
 

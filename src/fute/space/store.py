@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import re
@@ -154,10 +155,12 @@ class Store:
             except (RuntimeError, ValueError) as error:
                 text = str(error).splitlines()[0][:300]
                 number = re.search(r"os error (\d+)", str(error))
-                if number is None:
-                    raise StorageError(
-                        f"can't use {self.path}: it is damaged", found=text, fix=self._anew
-                    ) from error
+                if number is None or int(number[1]) == errno.ENOENT:  # one of the table's own files
+                    what, fix = (
+                        f"can't use {self.path}: it may be damaged",
+                        f"if it happens again, {self._anew}",
+                    )
+                    raise StorageError(what, found=text, fix=fix) from error
                 raise OSError(int(number[1]), text) from error
 
 
