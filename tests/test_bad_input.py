@@ -425,8 +425,6 @@ def test_what_nobody_foresaw_is_one_message_too(fute, monkeypatch):
 
 
 def test_an_interrupt_while_the_command_is_imported_is_no_traceback(monkeypatch):
-    """None in `sys.modules` would be an ImportError; this is what a key at that moment is."""
-
     class Interrupted:
         def __getattr__(self, name):
             raise KeyboardInterrupt
