@@ -270,7 +270,8 @@ def test_features_come_from_any_layer_and_pooling(features):
     )
     assert not np.allclose(one, other)
     assert not np.allclose(mean, other)
-    assert make_method("linear-probe", {"layer": "mean"}, {"linear-probe": LinearProbe}).layer == "mean"
+    made = make_method("linear-probe", {"layer": "mean"}, {"linear-probe": LinearProbe})
+    made.check(features)
     with pytest.raises(ConfigError, match="`layer` is 'middle'"):
         LinearProbe(layer="middle")
     with pytest.raises(ConfigError, match="no layer 7"):

@@ -83,14 +83,17 @@ class LinearProbe:
 
     def check(self, features: Features) -> None:
         """Raise ConfigError where the surrogate has no such layer, or no such pooling is known."""
-        own = features.at(self.layer, self.pooling)
+        own = self._own(features)
         if self.layer != -1:
             own.of_texts(["a"])
+
+    def _own(self, features: Features) -> Features:
+        return features.at(None if isinstance(self.layer, str) else self.layer, self.pooling)
 
     def embed(
         self, examples: Examples, features: Features, seed: int, progress: Progress = silent
     ) -> Embedded:
-        features = features.at(None if isinstance(self.layer, str) else self.layer, self.pooling)
+        features = self._own(features)
         phi = self._features(features, examples.inputs, progress)
         named = examples.output in ("class", "score")
         answers = _centred(examples.probabilities if named else features.of_texts(examples.texts))
