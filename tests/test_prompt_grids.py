@@ -14,11 +14,12 @@ from tests.helpers import refused, write
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A corpus of three texts of each source that is asked for, one other, and one of several texts."""
+    """A corpus of three texts of each source that is asked for, two others, and one of several texts."""
     monkeypatch.setattr(prompts, "_gemma", lambda: str(tmp_path / "gemma.gguf"))
     sources = [source for labels in SUBJECTS.values() for source in labels]
     rows = [{"text": f"{source} {i}", "source": source} for source in sources for i in range(3)]
-    rows += [{"text": "elsewhere", "source": "other"}, {"texts": ["a", "b"], "source": "gsm8k"}]
+    rows += [{"text": text, "source": "other"} for text in ("elsewhere", "far off")]
+    rows += [{"texts": ["a", "b"], "source": "gsm8k"}]
     write(tmp_path / "data/unlabelled/corpus.jsonl", "\n".join(map(json.dumps, rows)))
     return tmp_path / "data"
 
@@ -61,7 +62,7 @@ def _plain(section):
 
 def test_subjects_are_told_by_sources_and_left_out_of_u(data, tmp_path):
     project = open_grid("subject-smollm2", data, tmp_path / "grid", scale="small")
-    assert [item.text for item in project.corpus.inputs] == ["elsewhere"]
+    assert {item.text for item in project.corpus.inputs} == {"elsewhere", "far off"}
     for name, labels in SUBJECTS.items():
         (one,) = [d for d in project.config.datasets if d.name == name]
         rows = [json.loads(line) for line in Path(one.path).read_text(encoding="utf-8").splitlines()]
