@@ -256,13 +256,25 @@ def test_tables_are_made(base, sources, targets, tables, hub, monkeypatch):
         assert embedding.spec.options.items() >= wanted.items()
 
 
-def test_the_plan_opens_no_connection(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
-    arguments = ["reproduce", "table1", "--scale", "paper", "--plan", "--data", str(tmp_path)]
-    code, out, _ = command(monkeypatch, capsys, *arguments, "--json")
-    assert code == 0
-    found = json.loads(out)
+@pytest.fixture
+def planned(tmp_path, monkeypatch, capsys):
+    """What a table's plan prints at the paper's scale, without a connection."""
+
+    def plan(table):
+        monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
+        arguments = ["reproduce", table, "--scale", "paper", "--plan", "--data", str(tmp_path)]
+        code, out, _ = command(monkeypatch, capsys, *arguments, "--json")
+        assert code == 0
+        shown = command(monkeypatch, capsys, *arguments)
+        assert shown[0] == 0
+        return json.loads(out), *shown[1:]
+
+    return plan
+
+
+def test_the_plan_opens_no_connection(planned):
+    found, out, err = planned("table1")
     assert [(base["base"], base["models"], base["pairs"]) for base in found["bases"]] == [
         (name, 22, 22 * 22 + 3 * 23)
         for name in ("bert", "gpt2", "t5")  # a source, or none, on each other task
@@ -273,20 +285,14 @@ def test_the_plan_opens_no_connection(tmp_path, monkeypatch, capsys):
     assert models == ["hf:google-bert/bert-base-uncased", "hf:openai-community/gpt2", "hf:google-t5/t5-base"]
     assert len(found["downloads"]) == 3 + 25
 
-    code, out, err = command(monkeypatch, capsys, *arguments)
-    assert code == 0
     assert "hf:takala/financial_phrasebank@refs/convert/parquet sentences_allagree" in out
     assert "100,000 tokens a second" in err
     assert "not counted: comqa, cq" in err
 
 
-def test_the_plan_of_the_prompt_grids_opens_no_connection(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("FUTE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection"))
-    arguments = ["reproduce", "table3", "--scale", "paper", "--plan", "--data", str(tmp_path)]
-    code, out, _ = command(monkeypatch, capsys, *arguments, "--json")
-    assert code == 0
-    found = {grid["grid"]: grid for grid in json.loads(out)}
+def test_the_plan_of_the_prompt_grids_opens_no_connection(planned):
+    grids, out, err = planned("table3")
+    found = {grid["grid"]: grid for grid in grids}
     assert list(found) == list(GRIDS["paper"])
     grid, held_out = found["sentiment-llama2-70b"], 1000 + 1000 + 872
     assert grid["prompts"] == 11, "9 and 10 repeat 3 and 6"
@@ -295,8 +301,6 @@ def test_the_plan_of_the_prompt_grids_opens_no_connection(tmp_path, monkeypatch,
     assert grid["writes"] == 3 * 512 * (10_000 + held_out), "of 11 to 13"
     assert grid["hours"] == pytest.approx((grid["reads"] / 600 + grid["writes"] / 120) / 3600)
 
-    code, out, err = command(monkeypatch, capsys, *arguments)
-    assert code == 0
     assert "hf:mistralai/Mixtral-8x7B-Instruct-v0.1" in out
     assert "T5-base (0.9 GB)" in err
 

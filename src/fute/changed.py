@@ -22,7 +22,8 @@ def outdated(project: Project, names: Collection[str]) -> dict[str, str]:
     prints = fingerprints(boxes.values())
     own = {section.name for section in project.sections}
     found = {}
-    for name, labels, old in [(entry.name, entry.labels, entry.provenance) for entry in stored]:
+    for entry in stored:
+        name, old = entry.name, entry.provenance
         if name in project.datasets:
             parts = [("its rows or labels", "data_fingerprint", project.datasets[name][0].fingerprint)]
         elif name in own:
@@ -32,7 +33,7 @@ def outdated(project: Project, names: Collection[str]) -> dict[str, str]:
         else:
             continue
         changed = [what for what, field, now in parts if old.get(field, now[:16]) != now[:16]]
-        if name in boxes and boxes[name].names != labels:
+        if name in boxes and boxes[name].names != entry.labels:
             changed.append("what its labels are called")
         if changed:
             found[name] = changed[0]

