@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MOST_LABELS = 3  # C − 1 gradients an example are made: with more labels one pass for each model is as fast
 _MOST_SUMS = 4 << 30  # bytes of the sums of models that are embedded together
 _TIMES = 2  # so much more goes backward at once then: every model's sums are touched once a pass
+_HEADS_RATE, _WHOLE_RATE = 0.001, 0.00005  # at the first a whole model forgets what it knew
 _CHOICES = {
     "head": ("labels", "noise"),
     "adapt": ("none", "head", "full"),
@@ -51,8 +52,9 @@ class TaskEmb:
         of: "parameters", or "outputs": of each layer, `(1/n) Σ_i Σ_t (∂L_i/∂h_it)²` over tokens t,
             (layers × d,), as Vu et al. do too.
         head: what it starts from, as for `tupate`.
-        steps, epochs, stop_early, batch_size, learning_rate, max_tokens: of training, as for `tupate`;
-            batch_size also of "per_batch".
+        learning_rate: of AdamW; 0: 0.00005 where the surrogate learns, 0.001 where its head alone does.
+        steps, epochs, stop_early, batch_size, max_tokens: of training, as for `tupate`; batch_size also of
+            "per_batch".
 
     Raises:
         ConfigError: an option that isn't one of these; texts are to be sampled.
@@ -75,10 +77,12 @@ class TaskEmb:
     epochs: int = 0
     stop_early: bool = True
     batch_size: int = 32
-    learning_rate: float = 0.001
+    learning_rate: float = 0.0
     max_tokens: int = 128
 
     def __post_init__(self) -> None:
+        if self.learning_rate == 0:
+            object.__setattr__(self, "learning_rate", _WHOLE_RATE if self.adapt == "full" else _HEADS_RATE)
         check_options(self, _CHOICES, ("steps", "batch_size", "max_tokens"))
         if self.of == "outputs" and self.estimator != "per_example":
             raise ConfigError("task-emb: `of: outputs` is per example", fix="leave `estimator` out")

@@ -126,7 +126,9 @@ class TuPaTE:
         """The vector and its notes, for each of these counts of the examples."""
         from fute.surrogates.training import Training
 
-        training = Training(features.frozen(self.max_tokens, examples.output), examples, self, seed)
+        # A prefix learns the same in bfloat16; biases and low-rank steps don't, and have a copy in float32.
+        model_of = features.frozen if self.adapter == "prefix" else features.copied
+        training = Training(model_of(self.max_tokens, examples.output), examples, self, seed)
         for counts in every:
             fitted = training.fit(self._adapter(training.model, seed), counts, progress)
             yield self._pooled(fitted.end if self.vector == "end" else fitted.change), fitted.notes

@@ -41,8 +41,8 @@ class Surrogate:
     Args:
         name: `pkg:NAME`, `hf:org/name` or a folder: weights in safetensors of an encoder (BERT, ModernBERT
             and their like), a decoder (GPT-2, Llama) or an encoder-decoder (T5, BART).
-        dtype: of the frozen features: "auto" (bfloat16 where the CPU is fast at it), "float32", "bfloat16".
-            Training is in float32.
+        dtype: of the frozen features, and of the model while a prefix is tuned or its Fisher made: "auto"
+            (bfloat16 where the CPU is fast at it), "float32", "bfloat16". All other training is in float32.
         max_tokens: of features; longer inputs are cut, a pair's longer half first. Methods that train say how
             many they read.
 

@@ -281,7 +281,7 @@ class Training:
     ) -> Tensor:
         """The loss of each of these rows: (n,)."""
         if self.answers is not None:
-            with adapter.attached(), self._precision(exact):
+            with adapter.attached(), self._precision(adapter, exact):
                 return self.answers.losses(head, rows, "all" if exact else adapter.reach)
         outputs = self.outputs(adapter, head, rows, exact=exact)
         targets = self.targets[rows].to(outputs.device)
@@ -296,12 +296,12 @@ class Training:
         if reach == "decoder" and family(self.model) == "encoder-decoder":
             encoded, mask = self.frozen.encoded(inputs)
             return represent(self.model, {"attention_mask": mask}, encoded)
-        with self._precision(exact), self.frozen.resumed(inputs, 0 if exact else adapter.below):
+        with self._precision(adapter, exact), self.frozen.resumed(inputs, 0 if exact else adapter.below):
             return represent(self.model, self._tokenize(inputs))
 
-    def _precision(self, exact: bool) -> torch.autocast:
+    def _precision(self, adapter: Adapter, exact: bool) -> torch.autocast:
         fast = self.surrogate.dtype == "bfloat16" and self.model.dtype == torch.float32
-        fast = fast and (self._settled or not exact)
+        fast = fast and (self._settled or (adapter.in_halves and not exact))
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=fast)
 
     def _tokenize(self, inputs: Sequence[Input]) -> Any:
