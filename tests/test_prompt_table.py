@@ -26,6 +26,7 @@ from fute.reproduce.prompt_table import (
 )
 from fute.reproduce.report import prompt_selection, write_report
 from fute.reproduce.ways import PAPERS
+from fute.selection.baselines.asking import spell
 from fute.selection.baselines.prompts import PROMPT_BASELINES, score_prompts
 from fute.selection.metrics import ndcg, performance_rate
 from fute.weights.locate import locate
@@ -166,7 +167,8 @@ def test_what_is_saved_tells_all_that_the_table_needs(saved):
         assert one.grid == "own-tiny"
         assert one.right.shape == (4, 4)
         assert {"fute", "similarity alone", "fute + MI_G", "SPELL", *PROMPT_BASELINES} <= set(one.ways)
-        assert set(one.draws) == {"fute", "similarity alone", "fute + MI_G", *PROMPT_BASELINES, *PAPERS}
+        drawn = {"fute", "similarity alone", "fute + MI_G", "SPELL", *PROMPT_BASELINES, *PAPERS}
+        assert set(one.draws) == drawn
         assert {d.shape for way, d in one.draws.items() if way not in PAPERS} == {(5, 4)}
         for way in PAPERS:  # there are no other rows here, only other starts
             assert one.draws[way].shape == (2, 4)
@@ -178,7 +180,8 @@ def test_what_is_saved_tells_all_that_the_table_needs(saved):
     lines = lines_of(saved_cells(out))
     assert lines["MI"].comparisons == 2
     assert lines["fute"].rate_spread is not None
-    assert lines["SPELL"].rate_spread is None
+    assert lines["SPELL"].rate_spread is not None
+    assert lines["a random order"].rate_spread is None
     assert len(project.datasets) == 2
 
 
@@ -204,10 +207,21 @@ def test_drawing_asks_no_model(saved, monkeypatch):
     project, out = saved
     monkeypatch.setattr(PromptedLLM, "predict", lambda *args: pytest.fail("asked"))
     monkeypatch.setattr(PromptedLLM, "predict_together", lambda *args: pytest.fail("asked"))
+    monkeypatch.setattr(PromptedLLM, "log_likelihoods", lambda *args: pytest.fail("asked"))
     again = drawn_scores(project, {"first": project.models}, 2)
     with np.load(out / "prompts-own-tiny.npz") as arrays:
         # The first draw takes the same texts, whichever datasets follow.
         assert again["first"]["fute"][0] == pytest.approx(arrays["draw/first/fute"][0], abs=1e-5)
+
+
+def test_a_draw_of_spell_is_spell_of_half_of_the_rows(saved):
+    project, out = saved
+    train, seen = project.datasets["first"]
+    rng = np.random.default_rng(0)
+    halves = [np.sort(rng.permutation(n)[: round(n / 2)]) for n in (10, len(train), len(seen))]
+    expected = spell(project.models, [seen.inputs[i] for i in halves[2]])
+    with np.load(out / "prompts-own-tiny.npz") as arrays:
+        assert arrays["draw/first/SPELL"][0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_papers_embeddings_are_rows_and_are_made_once(saved, monkeypatch):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import model_examples
+from fute.choosing.asked import ASKED
 from fute.choosing.candidates import OURS, SIMILAR, by_answers, decided
-from fute.choosing.case import Case
+from fute.choosing.case import Case, scored
 from fute.core.progress import Progress, silent
 from fute.models.base import BlackBox
 from fute.project import Project
 from fute.selection.baselines.prompts import PROMPT_BASELINES
 from fute.space.similarity import cosines
 
+SPELL = "SPELL"  # Self-Select reads no rows
 _SHARE = 0.5  # halves vary about the whole as new samples of the whole's size would
 
 
@@ -26,8 +29,9 @@ def drawn_scores(
     draws: int,
     progress: Progress = silent,
 ) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """What each way that asks for labels alone says on half of what it has seen, drawn anew each time: of U's
-    texts and a dataset's labelled rows, and of the rows held out, whose labels it doesn't see.
+    """What each way that needs kept answers alone, SPELL's too, says on half of what it has seen, drawn anew
+    each time: of U's texts and a dataset's labelled rows, and of the rows held out, whose labels it doesn't
+    see.
 
     Args:
         project: after all was asked: the answers are kept, and no model is asked.
@@ -55,6 +59,7 @@ def drawn_scores(
             case = Case(project, several, train, seen, silent, offline=True)
             others, _ = by_answers(case, answered, similar, list(PROMPT_BASELINES))
             ours = decided(similar, [examples[box.name].probabilities for box in several])
+            others[SPELL] = scored(SPELL, partial(ASKED[SPELL], case), len(several))
             ways = {OURS: ours, SIMILAR: similar, **{way: one.scores for way, one in others.items()}}
             for way, scores in ways.items():
                 made[name].setdefault(way, []).append(scores)
