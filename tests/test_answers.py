@@ -14,11 +14,12 @@ from fute.methods.task_emb import TaskEmb
 from fute.methods.tupate import TuPaTE
 from fute.surrogates.adapters import Nothing
 from fute.surrogates.answers import Spans, _places
-from fute.surrogates.base import Surrogate, represent_tokens
+from fute.surrogates.base import Surrogate, represent_tokens, states
 from fute.surrogates.features import Features
 from fute.surrogates.fisher import Fisher, mean_gradient
 from fute.surrogates.frozen import Frozen
 from fute.surrogates.prefix_attention import Prefix
+from fute.surrogates.token_states import token_states
 from fute.surrogates.training import Training
 
 from .helpers import refused
@@ -405,3 +406,29 @@ def test_training_learns_spans_and_texts(tmp_path):
         prefix.load_state_dict(fitted.tensors)
         after = made.losses(prefix, fitted.head, np.arange(6), exact=True).mean().item()
         assert after < before
+
+
+def test_states_of_tokens_say_where_each_answer_begins_and_ends(surrogate):
+    """Against a loop over single rows; the mean of the layers, with the embeddings left out."""
+    examples, model = spans(), surrogate.model
+    made, is_at = token_states(surrogate, examples, layer=None)
+    assert made.shape == (len(is_at), model.config.hidden_size)
+    assert is_at.sum(axis=0).tolist() == [5, 5], "one row has no answer"
+    expected = {}
+    for item, answer in zip(examples.inputs, examples.targets, strict=True):
+        tokens = surrogate.tokenize([item], offsets=True)
+        with torch.no_grad():
+            read = torch.nn.functional.normalize(states(model, tokens, None).float(), dim=-1)[0].numpy()
+        end = answer.start + len(answer.text)
+        for state, of, (first, last) in zip(
+            read, tokens.sequence_ids(0), tokens["offset_mapping"][0].tolist(), strict=True
+        ):
+            if of == 1:
+                begins = answer.start >= 0 and first <= answer.start < last
+                ends = answer.start >= 0 and first < end <= last
+                expected[tuple(state.round(3))] = (begins, ends)
+    assert len(expected) == len(made)
+    for state, at in zip(made, is_at, strict=True):
+        nearest = min(expected, key=lambda other: np.abs(np.array(other) - state).max())
+        assert np.abs(np.array(nearest) - state).max() < 2e-3
+        assert tuple(at.astype(bool)) == expected[nearest]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fute.api import Embedder, Work, dataset_provenance, model_examples, task_of
-from fute.choosing.evidence import OF_STATES
+from fute.choosing.evidence import OF_STATES, of_states, truth_of
 from fute.config import read_source
 from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
@@ -34,6 +34,7 @@ from fute.space.similarity import cosine
 from fute.space.space import Space
 from fute.surrogates.base import DEFAULT_SURROGATE, Surrogate
 from fute.surrogates.features import Features
+from fute.surrogates.token_states import token_states
 
 # source → score, of one base's source models for one target; a way that can't say is left out.
 Scores = dict[str, float]
@@ -188,12 +189,11 @@ class Evidence:
         return self.folder / "scores" / way / base.name / f"{target.name}.json"
 
     def _scorers(self, target: Task) -> dict[str, Scorer]:
-        """What can say something of a target: spans have no classes that states could be separated by."""
-        of_states = {"span": (), "score": ("LogME",)}.get(target.train.output, tuple(OF_STATES))
+        """What can say something of a target."""
         return {
             **{name: partial(self._similarities, name) for name in self.ways},
             "TextEmb": self._text_emb,
-            **{name: partial(self._by_states, name) for name in of_states},
+            **{name: partial(self._by_states, name) for name in of_states(target.train.output)},
             "DataSize": self._data_size,
         }
 
@@ -284,9 +284,13 @@ class Evidence:
 
     def _by_states(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         """From the source models' own states, the mean over layers, of the target's rows."""
+        return {s.name: OF_STATES[name](*self._told_apart(base, s, target)) for s in sources}
+
+    def _told_apart(self, base: BaseConfig, source: Task, target: Task) -> tuple[Floats, NDArray[Any]]:
         rows = self.seen(target)
-        truth: NDArray[Any] = rows.examples.probabilities if rows.output == "score" else rows.classes
-        return {s.name: OF_STATES[name](self._states_of(base, s)[target.name], truth) for s in sources}
+        if rows.output == "span":  # states of each token: too many to be kept
+            return token_states(self._layers(base, source).surrogate, rows.examples, layer=None)
+        return self._states_of(base, source)[target.name], truth_of(rows)
 
     def _data_size(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         return {source.name: data_size(self.learnt(source)) for source in sources}
@@ -296,11 +300,13 @@ class Evidence:
         key = base.name, source.name
         if key not in self._states:
             rows = {t.name: self.seen(t).inputs for t in self.grid.tasks if t.train.output != "span"}
-            features = self._features(str(self.grid.source_model(base, source)), layer=None)
-            read = features([item for own in rows.values() for item in own])
+            read = self._layers(base, source)([item for own in rows.values() for item in own])
             ends = np.cumsum([len(own) for own in rows.values()])[:-1]
             self._states[key] = dict(zip(rows, np.split(read, ends), strict=True))
         return self._states[key]
+
+    def _layers(self, base: BaseConfig, source: Task) -> Features:
+        return self._features(str(self.grid.source_model(base, source)), layer=None)
 
     def _features(self, weights: str, layer: int | None = -1) -> Features:
         return Features(Surrogate(weights), self.folder / "features.sqlite", layer)

@@ -99,12 +99,19 @@ class Spans:
         drawn = (rng.random((len(rows), 1, 2)) * shares[:, -1:] >= shares).sum(axis=1)
         self.sampled |= {int(row): (int(a), int(b)) for row, (a, b) in zip(rows, drawn, strict=True)}
 
-    def _outputs(self, head: Tensor, rows: NDArray[np.int64], reach: Reach) -> tuple[Tensor, Tensor]:
-        """Logits (n, T, 2), −∞ where no answer can begin or end, and the right places, (n, 2)."""
+    def read(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor, Tensor]:
+        """The tokens of these rows; which are the context's, bool (n, T); and the first and the last of the
+        answer, int64 (n, 2), 0 where there is none.
+        """
         inputs, spans = [self.inputs[i] for i in rows], [self.spans[i] for i in rows]
         tokens = self.frozen.surrogate.tokenize(inputs, self.max_tokens, offsets=True)
         inside = torch.tensor([[of == 1 for of in tokens.sequence_ids(i)] for i in range(len(rows))])
-        places = _places(inside, tokens["offset_mapping"], spans)
+        return tokens, inside, _places(inside, tokens["offset_mapping"], spans)
+
+    def _outputs(self, head: Tensor, rows: NDArray[np.int64], reach: Reach) -> tuple[Tensor, Tensor]:
+        """Logits (n, T, 2), −∞ where no answer can begin or end, and the right places, (n, 2)."""
+        inputs = [self.inputs[i] for i in rows]
+        tokens, inside, places = self.read(rows)
         for place, row in zip(places, rows, strict=True):
             if int(row) in self.sampled:
                 place[:] = torch.tensor(self.sampled[int(row)])

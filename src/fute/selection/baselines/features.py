@@ -58,14 +58,16 @@ def log_me(features: ArrayLike, labels: ArrayLike) -> float:
     phi = _features(features)
     given = np.asarray(labels)
     y = _targets(given, len(phi)) if given.ndim == 2 else _one_hot(given, len(phi))
+    n, d = phi.shape
+    if n > 2 * d:  # a rotation of the rows changes nothing: the few that it leaves are all there is to say
+        turned: Doubles = np.asarray(np.linalg.qr(np.hstack([phi, y]), mode="r"))
+        phi, y = turned[:, :d], turned[:, d:]
     u, sigma, _ = scipy.linalg.svd(phi, full_matrices=False)
     if sigma[0] == 0:
         raise DataError("all features are 0")
     along = (u.T @ y) ** 2  # of each column, in each direction of the features
     outside = np.maximum((y**2).sum(axis=0) - along.sum(axis=0), 0)
-    return float(
-        np.mean([_evidence(sigma**2, *column, len(phi)) for column in zip(along.T, outside, strict=True)])
-    )
+    return float(np.mean([_evidence(sigma**2, *column, n) for column in zip(along.T, outside, strict=True)]))
 
 
 def _evidence(squares: Doubles, along: Doubles, outside: float, n: int) -> float:
