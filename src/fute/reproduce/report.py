@@ -206,8 +206,8 @@ def _sources(out: Path) -> Iterator[str]:
     yield f"bootstrap interval over targets; fute's is that of `{CHOOSES}`: similarity by relations"
     yield "of pairs, that of the datasets that the sources learnt (LinearProbe of datasets), and LogME,"
     yield "standardised among the candidates. Where answers are spans LogME is that of the contexts' tokens,"
-    yield "of which one begins the answer and one ends it (ours). Relations were chosen on the targets of `CR, in"
-    yield "class`, the sum on MiniLM's targets. `fute` are the embeddings of `fute run`."
+    yield "of which one begins the answer and one ends it (ours). Relations were chosen on the targets of"
+    yield "`CR, in class`, the sum on MiniLM's targets. `fute` are the embeddings of `fute run`."
     yield ""
     for setting in SETTINGS:
         lines = table(results, setting)
