@@ -127,7 +127,8 @@ class TuPaTE:
         from fute.surrogates.training import Training
 
         # A prefix learns the same in bfloat16; biases and low-rank steps don't, and have a copy in float32.
-        model_of = features.frozen if self.adapter == "prefix" else features.copied
+        as_it_is = self.adapter == "prefix" or features.surrogate.dtype == "float32"
+        model_of = features.frozen if as_it_is else features.copied
         training = Training(model_of(self.max_tokens, examples.output), examples, self, seed)
         for counts in every:
             fitted = training.fit(self._adapter(training.model, seed), counts, progress)
