@@ -95,7 +95,9 @@ def greatest_evidence(phi, y):
     )
 
 
-@pytest.mark.parametrize(("n", "d", "classes", "signal"), [(30, 5, 2, 1), (40, 3, 3, 4), (14, 8, 2, 0.3)])
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "signal"), [(30, 5, 2, 1), (40, 3, 3, 4), (25, 8, 2, 0.3), (14, 8, 2, 0.3)]
+)
 def test_log_me_is_the_greatest_evidence_of_a_dense_gaussian(n, d, classes, signal):
     phi, labels = drawn(n, n, d, classes, signal)
     expected = np.mean([greatest_evidence(phi, y) for y in one_hot(labels).T])

@@ -46,11 +46,6 @@ class Adapter(Protocol):
         """How many first layers of what reads the input stay as they are: their states can be kept."""
         ...
 
-    @property
-    def in_halves(self) -> bool:
-        """Whether it learns the same, to a thousandth, where products are made in bfloat16."""
-        ...
-
     def attached(self) -> contextlib.AbstractContextManager[None]:
         """While this is open, the model runs with the tensors."""
         ...
@@ -62,7 +57,6 @@ class Nothing:
     tensors: Mapping[str, Tensor] = {}
     reach: Reach = "nothing"
     below = 0
-    in_halves = True
 
     def attached(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -73,7 +67,6 @@ class Whole:
 
     reach: Reach = "all"
     below = 0
-    in_halves = False
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.tensors: Mapping[str, Tensor] = parameters
@@ -88,7 +81,6 @@ class _Steps:
     """Tensors that forward hooks add to the outputs of layers: of all, or of the last `top_layers`."""
 
     reach: Reach = "all"
-    in_halves = False  # AdamW's first steps are as long where a gradient is little more than rounding
 
     def __init__(self, model: Any, top_layers: int) -> None:
         inside, self.below = top(model, top_layers) if top_layers else (set(model.modules()), 0)

@@ -216,7 +216,6 @@ class Prefix(nn.Module):
         super().__init__()
         switch(model)
         self.reach: Reach = "decoder" if where == "decoder" else "all"
-        self.in_halves = True
         self._layers = _attention_layers(model)
         if not self._layers:
             raise ModelError(

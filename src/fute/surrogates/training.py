@@ -301,7 +301,8 @@ class Training:
 
     def _precision(self, adapter: Adapter, exact: bool) -> torch.autocast:
         fast = self.surrogate.dtype == "bfloat16" and self.model.dtype == torch.float32
-        fast = fast and (self._settled or (adapter.in_halves and not exact))
+        # AdamW's steps are as long where a gradient is rounding: only a head learns the same in bfloat16.
+        fast = fast and (self._settled or (adapter.reach == "nothing" and not exact))
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=fast)
 
     def _tokenize(self, inputs: Sequence[Input]) -> Any:
