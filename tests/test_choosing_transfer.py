@@ -12,11 +12,19 @@ from fute import Input, Project
 from fute.choosing import choose, choose_source
 from fute.choosing.transfer import together
 from fute.core.errors import ConfigError
-from fute.selection.baselines.features import h_score, knn_accuracy, leep, linear_probe_accuracy, log_me
+from fute.selection.baselines.features import (
+    h_score,
+    knn_accuracy,
+    leep,
+    linear_probe_accuracy,
+    log_me,
+    log_me_of_kernel,
+)
 from fute.selection.baselines.sources import curve_grad, fit_loss_curve
 from fute.space.similarity import cosine
 from fute.surrogates.base import Surrogate
 from fute.surrogates.features import Features
+from fute.surrogates.kernel import layer_kernel
 from fute.surrogates.loss_curve import FineTuning, loss_curve
 from tests.helpers import refused
 from tests.reviews import REVIEWS
@@ -92,10 +100,11 @@ def layer_means(folder, inputs):
 
 def test_evidence_is_that_of_each_models_own_states_and_answers(project):
     names, of_training = ["LEEP", "LogME", "H-score", "kNN", "probe"], ["DataSize", "TextEmb", "SEmb"]
+    ours = "LogME of layers"
     found = choose(project, "d", "model", transfer=True, against=["all"])
     assert found.candidates == ("lexicon", "length", "one", "two")
     ways = {way.name: way for way in found.ways}
-    assert list(ways) == ["fute", "similarity alone", *names, *of_training]
+    assert list(ways) == ["fute", "similarity alone", "LEEP", ours, *names[1:], *of_training]
     train = project.datasets["d"][0]
     answers = project.ask(project.models, train).answered
     assert ways["LEEP"].scores == pytest.approx(
@@ -107,6 +116,14 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
         own = [measure(layer_means(project.folder / m, train.inputs), train.classes) for m in ("one", "two")]
         assert ways[name].scores[:2] == (None, None)
         assert ways[name].scores[2:] == pytest.approx(own, abs=1e-3), name
+    kernels = [
+        layer_kernel(Surrogate(str(project.folder / m), dtype="float32", segments=True), train.inputs)
+        for m in ("one", "two")
+    ]
+    assert ways[ours].scores[:2] == (None, None)
+    assert ways[ours].scores[2:] == pytest.approx(
+        [log_me_of_kernel(k, train.classes) for k in kernels], abs=1e-6
+    )
     assert "one: trained on 16 of the 24 rows of d, " in found.warnings[0]
     assert any("LogME needs hidden states" in w and "lexicon, length" in w for w in found.warnings)
     target, models = project.space.get("d"), [project.space.get(name) for name in found.candidates]
@@ -115,11 +132,11 @@ def test_evidence_is_that_of_each_models_own_states_and_answers(project):
 
 
 def test_all_that_is_known_of_candidates_is_one_score():
-    """s and s' share a weight, LogME has one; z of (1, 2, 3) is ∓1.2247, of two values ∓1."""
+    """LogME counts three times; z of (1, 2, 3) is ∓1.2247, of two values ∓1."""
     z, nan = 1.2247449, float("nan")
-    assert together([1, 2, 3], [3, 2, 1], [10, 20, 30]) == pytest.approx([-z, 0, z])
-    assert together([1, 2, 3], [nan] * 3, [30, 20, 10]) == pytest.approx([z / 2, 0, -z / 2])
-    assert together([5, 5, 5], [1, nan, 3], [nan, 7, 9]) == pytest.approx([-0.5, -1, 1.5])
+    assert together([1, 2, 3], [3, 2, 1], [10, 20, 30]) == pytest.approx([-3 * z, 0, 3 * z])
+    assert together([1, 2, 3], [nan] * 3, [30, 20, 10]) == pytest.approx([2 * z, 0, -2 * z])
+    assert together([5, 5, 5], [1, nan, 3], [nan, 7, 9]) == pytest.approx([-1, -3, 4])
 
 
 def test_what_to_fine_tune_goes_by_all_that_is_known(project, tmp_path):
@@ -132,12 +149,12 @@ def test_what_to_fine_tune_goes_by_all_that_is_known(project, tmp_path):
     )
     file.write_text(told)
     opened = Project(folder)
-    found = choose(opened, "d", "model", transfer=True, against=["LogME"])
+    found = choose(opened, "d", "model", transfer=True, against=["LogME of layers"])
     ways, space = {way.name: way.scores for way in found.ways}, opened.space
     target = space.get("d")
     nan = float("nan")
     trained = [nan, nan, *(cosine(target, space.get(name), "inputs") for name in ("sizes", "same"))]
-    states = [nan if score is None else score for score in ways["LogME"]]
+    states = [nan if score is None else score for score in ways["LogME of layers"]]
     assert np.isfinite(states[2:]).all()
     assert trained[2] != trained[3]
     assert ways["fute"] == pytest.approx(together(ways["similarity alone"], trained, states), abs=1e-8)

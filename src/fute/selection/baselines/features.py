@@ -56,18 +56,43 @@ def log_me(features: ArrayLike, labels: ArrayLike) -> float:
     Source: You et al. 2021, arXiv:2102.11005; You et al. 2022 (the fast fixed point), arXiv:2110.10545.
     """
     phi = _features(features)
-    given = np.asarray(labels)
-    y = _targets(given, len(phi)) if given.ndim == 2 else _one_hot(given, len(phi))
+    y = _columns(labels, len(phi))
     n, d = phi.shape
     if n > 2 * d:  # a rotation of the rows changes nothing: the few that it leaves are all there is to say
         turned: Doubles = np.asarray(np.linalg.qr(np.hstack([phi, y]), mode="r"))
         phi, y = turned[:, :d], turned[:, d:]
     u, sigma, _ = scipy.linalg.svd(phi, full_matrices=False)
-    if sigma[0] == 0:
+    return _mean_evidence(sigma**2, u, y, n)
+
+
+def log_me_of_kernel(kernel: ArrayLike, labels: ArrayLike) -> float:
+    """`log_me` of features of which no more is known than their products, `K = ΦΦᵀ`.
+
+    Args:
+        kernel: (n, n), symmetric; what rounding leaves below 0 of its eigenvalues is 0.
+        labels: as for `log_me`.
+    """
+    k = _features(kernel)
+    if k.shape[0] != k.shape[1] or not np.allclose(k, k.T, atol=1e-6 * np.abs(k).max()):
+        raise DataError("a kernel is square and symmetric", found=f"shape {k.shape}")
+    squares, u = scipy.linalg.eigh(k)
+    return _mean_evidence(np.maximum(squares[::-1], 0), u[:, ::-1], _columns(labels, len(k)), len(k))
+
+
+def _columns(labels: ArrayLike, n: int) -> Doubles:
+    given = np.asarray(labels)
+    return _targets(given, n) if given.ndim == 2 else _one_hot(given, n)
+
+
+def _mean_evidence(squares: Doubles, u: Doubles, y: Doubles, n: int) -> float:
+    """The mean over columns y of the greatest evidence, given features of n rows by their singular vectors u
+    and the squares of their singular values, the largest first.
+    """
+    if squares[0] == 0:
         raise DataError("all features are 0")
     along = (u.T @ y) ** 2  # of each column, in each direction of the features
     outside = np.maximum((y**2).sum(axis=0) - along.sum(axis=0), 0)
-    return float(np.mean([_evidence(sigma**2, *column, n) for column in zip(along.T, outside, strict=True)]))
+    return float(np.mean([_evidence(squares, *column, n) for column in zip(along.T, outside, strict=True)]))
 
 
 def _evidence(squares: Doubles, along: Doubles, outside: float, n: int) -> float:
