@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fute.choosing.states import LOG_ME_OF_LAYERS
 from fute.core.errors import ConfigError, FuteError
 from fute.reproduce import crossings, prompt_table
 from fute.reproduce.efficiency import Efficiency
@@ -28,8 +29,8 @@ from fute.reproduce.table import (
 
 _LABELS = (8, 16, 32, 64)
 _DATASET_WAYS = ("TaskEmb", "TuPaTE")
-# The grids of prompts that MI_G was added on, and the base that the sum of `--transfer` was made on.
-_MADE_ON = ("subject-smollm2", "subject-gemma3", "finance-smollm2", "minilm")
+# The grids of prompts that MI_G was added on, and the bases that the sum of `--transfer` was made on.
+_MADE_ON = ("subject-smollm2", "subject-gemma3", "finance-smollm2", "minilm", "smollm2-12")
 _MODEL_WAYS = (*_DATASET_WAYS, "TextEmb", "sentence embeddings", "LogME", "H-score", "DataSize")
 
 
@@ -204,10 +205,13 @@ def _sources(out: Path) -> Iterator[str]:
     yield "source, lower is better. NDCG: linear gain of performances scaled within each target from 0 (worst"
     yield "source) to 1 (best). The lead is fute's NDCG less the way's own over the same targets, with a 90 %"
     yield f"bootstrap interval over targets; fute's is that of `{CHOOSES}`: similarity by relations"
-    yield "of pairs, that of the datasets that the sources learnt (LinearProbe of datasets), and LogME,"
-    yield "standardised among the candidates. Where answers are spans LogME is that of the contexts' tokens,"
-    yield "of which one begins the answer and one ends it (ours). Relations were chosen on the targets of"
-    yield "`CR, in class`, the sum on MiniLM's targets. `fute` are the embeddings of `fute run`."
+    yield "of pairs, that of the datasets that the sources learnt (LinearProbe of datasets), and LogME of"
+    yield f"layers thrice, standardised among the candidates. `{LOG_ME_OF_LAYERS}` (ours) sees all layers of"
+    yield "a source model side by side, at the token that its head reads; where answers are spans the"
+    yield "contexts' tokens, of which one begins the answer and one ends it. LogME itself sees the mean over"
+    yield "layers and tokens, and says nothing of spans. Relations were chosen on the targets of `CR, in"
+    yield "class`, layers and the sum on MiniLM and SmolLM2's twelve layers. `fute` are the embeddings of"
+    yield "`fute run`."
     yield ""
     for setting in SETTINGS:
         lines = table(results, setting)
@@ -235,7 +239,7 @@ def _by_base(results: TransferResults, bases: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "NDCG (linear), scaled within each target."
     yield ""
-    ways = (CHOOSES, *_DATASET_WAYS, "LogME", "CurveGrad", "DataSize")
+    ways = (CHOOSES, LOG_ME_OF_LAYERS, *_DATASET_WAYS, "LogME", "CurveGrad", "DataSize")
     of_base = {base: of_bases(results, [base]) for base in bases}
     rows = []
     for setting in SETTINGS:
