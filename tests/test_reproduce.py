@@ -1,6 +1,7 @@
 """The experiments: what is scored, what is cut, and a whole small grid of tiny models, trained here."""
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -307,6 +308,23 @@ def test_the_truth_is_the_mean_over_the_seeds_that_all_sources_have(grid, tmp_pa
     assert cell.reached == pytest.approx({"mood": 0.2, "length": 0.4, "case": 0.5})
     assert cell.alone == pytest.approx(0.4)
     assert cell.seeds == 2
+
+
+def test_a_base_may_have_tasks_and_seeds_of_its_own(grid, tmp_path):
+    """Of the groups only "cr", whose three tasks are the sources; of "domain" two seeds for all of them."""
+    (base,) = grid.recipe.bases
+    some = base.model_copy(update={"name": "some", "groups": ["cr"]})
+    more = base.model_copy(update={"name": "more", "seeds_of": {"domain": 2}})
+    both = Transfer(grid.recipe.model_copy(update={"bases": [some, more]}), tmp_path)
+    of = [(pair.base.name, pair.target.group, pair.seed) for pair in both.pairs()]
+    assert Counter(of) == {
+        ("some", "cr", 0): 3 * (1 + 2),
+        ("more", "cr", 0): 3 * (1 + 2),
+        ("more", "domain", 0): 1 + 3,
+        ("more", "domain", 1): 1 + 3,
+    }
+    planned = plan(Evidence(both, tmp_path / "evidence"))
+    assert [row.pairs for row in planned] == [9, 17]
 
 
 def test_a_target_is_scored_once_for_all_models_that_are_there(grid, tmp_path, monkeypatch):

@@ -73,15 +73,16 @@ def _planned(evidence: Evidence, base: BaseConfig, kept: Container[str]) -> Plan
     grid = evidence.grid
     pairs = [pair for pair in grid.pairs() if pair.base is base]
     missing = [pair for pair in pairs if not _is_there(grid, grid.pair_file(pair), kept)]
-    files = [evidence.scores_file(way, base, task) for way in evidence.ways for task in grid.tasks]
+    targets, sources = [task for task in grid.tasks if base.takes(task)], grid.sources_of(base)
+    files = [evidence.scores_file(way, base, target) for way in evidence.ways for target in targets]
     scored = all(_is_there(grid, file, kept) for file in files)
     needed = {pair.source for pair in missing} - {NOTHING}
-    models = [s for s in grid.sources if s.name in needed and not grid.model_folder(base, s).is_dir()]
+    models = [s for s in sources if s.name in needed and not grid.model_folder(base, s).is_dir()]
     work = [(source, grid.learning(source)) for source in models]
     work += [(pair.target, grid.learning_target(pair.target)) for pair in missing]
     steps, tokens, unknown = _sum(work)
     texts = 0 if scored else grid.recipe.corpus.sample or len(evidence.corpus)
-    read = sum(texts * grid.learning(source).max_tokens for source in grid.sources)
+    read = sum(texts * grid.learning(source).max_tokens for source in sources)
     speed = grid.recipe.tokens_per_second
     return Planned(
         base=base.name,
@@ -91,7 +92,7 @@ def _planned(evidence: Evidence, base: BaseConfig, kept: Container[str]) -> Plan
         kept=len(pairs) - len(missing),
         steps=steps,
         tokens=tokens,
-        calls=texts * len(grid.sources),
+        calls=texts * len(sources),
         read=read,
         hours=None if speed is None else (tokens + read / _FORWARD) / speed / 3600,
         unknown=unknown,

@@ -73,7 +73,7 @@ class TransferResults:
         """The results of the pairs that were run: means over the seeds that all sources of a target have."""
         begun = []
         for base in grid.recipe.bases:
-            for target in grid.tasks:
+            for target in filter(base.takes, grid.tasks):
                 runs = _runs(grid, base, target)
                 known = {source: float(np.mean([run[source] for run in runs])) for source in runs[0]}
                 alone = known.pop(NOTHING, None)
@@ -104,10 +104,10 @@ class TransferResults:
 
 def _runs(grid: Transfer, base: BaseConfig, target: Task) -> list[dict[str, float]]:
     """Source, or `NOTHING`, → performance, with each of those seeds that all have which were run at all."""
-    sources = [NOTHING, *(source.name for source in grid.sources if source.name != target.name)]
+    sources = [NOTHING, *(s.name for s in grid.sources_of(base) if s.name != target.name)]
     runs = [
         {source: run[0] for source in sources if (run := grid.reached(Pair(base, source, target, seed)))}
-        for seed in range(base.seeds)
+        for seed in range(base.times(target))
     ]
     known = set().union(*runs)
     return [run for run in runs if run.keys() == known] or runs[:1]

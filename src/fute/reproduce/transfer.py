@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -43,14 +43,29 @@ class BaseConfig(Section):
 
     Attributes:
         layers: the lowest so many are kept; None: all.
+        groups: of tasks, both its sources and its targets; None: all.
         seeds: so many times each of its pairs is fine-tuned, with other rows of the target, another head and
             another order; the truth is their mean.
+        seeds_of: the same for targets of some groups.
     """
 
     name: Name
     weights: str
     layers: int | None = Field(default=None, ge=1)
+    groups: list[str] | None = None
     seeds: int = Field(default=1, ge=1)
+    seeds_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # lists and mappings have no hash
+
+    def takes(self, task: Task) -> bool:
+        """Whether a task is a source or a target for it."""
+        return self.groups is None or task.group in self.groups
+
+    def times(self, target: Task) -> int:
+        """How often each pair on a target is fine-tuned."""
+        return self.seeds_of.get(target.group, self.seeds)
 
 
 class TransferRecipe(Section):
@@ -130,6 +145,9 @@ class Transfer:
     def sources(self) -> list[Task]:
         return [task for task in self.tasks if task.group in self.recipe.sources]
 
+    def sources_of(self, base: BaseConfig) -> list[Task]:
+        return [source for source in self.sources if base.takes(source)]
+
     def pairs(self) -> Iterator[Pair]:
         """All of them, in an order in which what is compared is complete early: of one base after the other,
         with one seed after the other, in class, then across, with those groups first that are only targets.
@@ -137,11 +155,13 @@ class Transfer:
         groups = list(dict.fromkeys(task.group for task in self.tasks))
         across = sorted(groups, key=lambda group: group in self.recipe.sources)
         parts = [(False, group) for group in groups] + [(True, group) for group in across]
-        runs = [(base, seed) for base in self.recipe.bases for seed in range(base.seeds)]
-        for (base, seed), (is_across, group) in itertools.product(runs, parts):
-            sources = [source.name for source in self.sources if (source.group != group) == is_across]
-            for target in (task for task in self.tasks if task.group == group):
-                for source in ([] if is_across else [NOTHING]) + sources:
+        for base in self.recipe.bases:
+            targets = [task for task in self.tasks if base.takes(task)]
+            most = max((base.times(target) for target in targets), default=0)
+            for seed, (is_across, group) in itertools.product(range(most), parts):
+                own = [t for t in targets if t.group == group and seed < base.times(t)]
+                sources = [s.name for s in self.sources_of(base) if (s.group != group) == is_across]
+                for target, source in itertools.product(own, ([] if is_across else [NOTHING]) + sources):
                     if source != target.name:
                         yield Pair(base, source, target, seed)
 
