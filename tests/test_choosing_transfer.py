@@ -210,6 +210,15 @@ def test_states_are_made_once(project):
     assert [told for told in done if told[0] == "features"] == []
 
 
+def test_all_layers_are_read_of_some_rows(project, monkeypatch):
+    monkeypatch.setattr("fute.choosing.evidence._READ", 12)
+    rows = project.datasets["d"][0].few(12, project.config.seed)
+    found = choose(project, "d", "model", transfer=True, against=["LogME of layers"])
+    kernel = layer_kernel(Surrogate(str(project.folder / "one"), dtype="float32"), rows.inputs)
+    assert len(kernel) == 12
+    assert found.ways[2].scores[2] == pytest.approx(log_me_of_kernel(kernel, rows.classes), abs=1e-6)
+
+
 def test_only_who_answers_the_labels_can_be_right(project):
     found = choose(project, "d", "model", against=["LEEP"], truth=True)
     assert found.candidates == ("lexicon", "two"), "a and b are called bad, c good"

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from fute.choosing.case import Case, Scored, Way, answering, common_rows, some
-from fute.choosing.states import OF_STATES, of_states
+from fute.choosing.states import LOG_ME_OF_LAYERS, OF_STATES, of_states
 from fute.core.errors import ConfigError
 from fute.data.corpus import fit
 from fute.data.dataset import Dataset
@@ -19,6 +19,9 @@ from fute.models.hf import HFModel
 from fute.selection.baselines.features import leep
 from fute.surrogates.base import Surrogate
 from fute.surrogates.features import Features
+
+# Rows that LogME of layers is made of, at most: of more it is dear, a kernel of theirs for each candidate.
+_READ = 1000
 
 
 def _by_answers(case: Case) -> Scored:
@@ -42,6 +45,8 @@ def _by_states(name: str, case: Case) -> Scored:
         raise ConfigError("it needs hidden states", found="no candidate shows any: `transformers:` ones do")
     if name not in of_states(case.train.output):
         raise ConfigError("it needs classes to tell apart", found=f"`output: {case.train.output}`")
+    if name == LOG_ME_OF_LAYERS:
+        case = replace(case, train=case.train.few(_READ, case.project.config.seed))
     scores = [OF_STATES[name](*_states(case, box), case.progress) for box in boxes.values()]
     return some(name, case, list(boxes), np.array(scores), "hidden states, of `transformers:` candidates")
 

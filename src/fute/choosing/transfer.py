@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,9 +18,6 @@ from fute.data.dataset import Dataset
 from fute.project import Project
 from fute.selection.fusion import standardised
 from fute.space.similarity import Similarity, cosines
-
-# Of a dataset's rows, at most, that candidates read to be chosen among: a reading for each of them.
-_READ = 1000
 
 
 def together(similar: ArrayLike, trained: ArrayLike, states: ArrayLike) -> NDArray[np.float64]:
@@ -51,7 +47,8 @@ def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: S
     known.
     """
     trained = _trained(case, dataset, similarity)
-    states = scored(LOG_ME_OF_LAYERS, partial(_by_states, case), len(case.boxes)).scores
+    by_states = partial(EVIDENCE[LOG_ME_OF_LAYERS], case)
+    states = scored(LOG_ME_OF_LAYERS, by_states, len(case.boxes)).scores
     if np.isnan([trained, states]).all():
         return Scored(similar, ("fute goes by similarity alone: no more is known of the candidates.",))
     lacking = {"by `trained_on:`": trained, "by hidden states": states}
@@ -61,11 +58,6 @@ def by_all(case: Case, dataset: str, similar: NDArray[np.float64], similarity: S
         if names:
             notes.append(f"fute can't go {what} for {listing(names)}: there they count as the mean.")
     return Scored(together(similar, trained, states), tuple(notes))
-
-
-def _by_states(case: Case) -> Scored:
-    rows = case.train.few(_READ, case.project.config.seed)
-    return EVIDENCE[LOG_ME_OF_LAYERS](replace(case, train=rows))
 
 
 def _trained(case: Case, dataset: str, similarity: Similarity) -> NDArray[np.float64]:
