@@ -73,6 +73,12 @@ class Surrogate:
         return self.weights.digest
 
     @property
+    def identity(self) -> list[str | int]:
+        """All that what it makes of an input depends on, beside the input, the layer and the pooling."""
+        segments = ["segments"] if self.segments else []
+        return [self.digest, self.dtype, self.max_tokens, *segments]
+
+    @property
     def architecture(self) -> str | None:
         """Its name, such as "bert"; None where the weights don't say it before they are loaded."""
         return model_type(self.weights)
@@ -230,9 +236,10 @@ def states(model: Any, tokens: Any, layer: int | None = -1) -> Any:
     """
     if layer == -1:
         return _read(model, tokens).last_hidden_state
-    every = _read(model, tokens, output_hidden_states=True).hidden_states
     if layer is None:
-        return sum(every[1:]) / (len(every) - 1)  # the first are the embeddings
+        each = states_of_layers(model, tokens)
+        return sum(each) / len(each)
+    every = _read(model, tokens, output_hidden_states=True).hidden_states
     if not -len(every) <= layer < len(every):
         raise ConfigError(
             f"the surrogate has no layer {layer}", expected=f"0 (the embeddings) to {len(every) - 1}, or -1"
@@ -242,7 +249,8 @@ def states(model: Any, tokens: Any, layer: int | None = -1) -> Any:
 
 def states_of_layers(model: Any, tokens: Any) -> Sequence[Any]:
     """The hidden states (n, T, d) of the tokens after each layer, the first to the last."""
-    return tuple(_read(model, tokens, output_hidden_states=True).hidden_states[1:])
+    every = _read(model, tokens, output_hidden_states=True).hidden_states
+    return tuple(every[1:])  # the first are the embeddings
 
 
 def _read(model: Any, tokens: Any, **how: Any) -> Any:

@@ -129,8 +129,7 @@ class Features:
 
     @functools.cached_property
     def _identity(self) -> str:
-        own = [_VERSION, self.surrogate.digest, self.surrogate.dtype, self.surrogate.max_tokens]
-        own += ["segments"] if self.surrogate.segments else []
+        own = [_VERSION, *self.surrogate.identity]
         usual = (self.layer, self.pooling) == (-1, "mean")
         return digest(own if usual else [*own, self.layer, self.pooling])
 

@@ -32,8 +32,7 @@ def layer_kernel(
         ModelError: as for `Features`.
     """
     store = None if path is None else KeyValue(path)
-    about = [surrogate.digest, surrogate.dtype, surrogate.max_tokens, surrogate.segments]
-    place = digest(["layer kernel", _VERSION, *about, [item.key for item in inputs]])[:40]
+    place = digest(["layer kernel", _VERSION, *surrogate.identity, [item.key for item in inputs]])[:40]
     found = store.get([place]).get(place) if store is not None else None
     if found is not None:
         return np.frombuffer(found, dtype="<f4").reshape(len(inputs), len(inputs))
