@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fute.core.errors import ConfigError, ModelError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
+from fute.surrogates.first_token import ARCHITECTURES, first_token
 from fute.surrogates.stack import top
 from fute.weights.attention import fused, learns
 
@@ -31,6 +33,7 @@ IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"
 _RAW = "fute_raw"  # that of one which is given what it attends to as it is, in the place of keys and values
 _NONE = itertools.repeat(None)
+_MORE = ("attention_mask", "past_key_values")  # what a decoder that is at its first token isn't given
 # The attribute of an attention module that maps its position bias, T5's or MPNet's, to the one that is used.
 POSITION_BIAS = "fute_position_bias"
 
@@ -238,6 +241,8 @@ class Prefix(nn.Module):
         start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
         self.keys = nn.Parameter(start[0].clone())
         self.values = nn.Parameter(start[1].clone())
+        short_cut = where != "encoder" and model.config.model_type in ARCHITECTURES
+        self._decoders = [model.get_decoder()] if short_cut else []  # none of the prefix's own modules
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -247,6 +252,8 @@ class Prefix(nn.Module):
     def attached(self) -> Iterator[None]:
         """While this is open, the model attends to the prefix too."""
         hooks = []
+        for decoder in self._decoders:
+            decoder.__dict__["forward"] = functools.partial(self._decoded, decoder)
         sides = zip(self.keys.unbind(), self.values.unbind(), strict=True)  # cut once: one gradient, not many
         of: dict[nn.Module, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         try:
@@ -257,6 +264,8 @@ class Prefix(nn.Module):
                     hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
             yield
         finally:
+            for decoder in self._decoders:
+                decoder.__dict__.pop("forward", None)
             for hook in hooks:
                 hook.remove()
             for layer, _, crossing in self._layers:
@@ -265,6 +274,17 @@ class Prefix(nn.Module):
                     layer.__dict__.pop(_RAW, None)
                     for projection in _projections(layer):
                         projection.__dict__.pop("forward", None)
+
+    def _decoded(self, decoder: Any, **given: Any) -> Any:
+        """What the decoder makes of its input: of a single token by `first_token`."""
+        ids = given["input_ids"]
+        if ids.shape[1] > 1 or any(given.get(name) is not None for name in _MORE):
+            return type(decoder).forward(decoder, **given)
+        inside = set(decoder.modules())
+        first = next(i for i, (layer, _, _) in enumerate(self._layers) if layer in inside)
+        read = given["encoder_hidden_states"], given["encoder_attention_mask"]
+        made = first_token(decoder, ids, *read, self.keys[first:], self.values[first:])
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=made)
 
 
 def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int], bool]]:
