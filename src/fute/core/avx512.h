@@ -59,11 +59,43 @@ static T* scratch(int which, long size) {
     return static_cast<T*>(own.begin);
 }
 
+// 16 rows of 16 pairs, in place: pair j of row i becomes pair i of row j.
+static inline void transpose(__m512i rows[16]) {
+    __m512i made[16];
+    for (int i = 0; i < 16; i += 2) {
+        made[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        made[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; k++) {
+            rows[i + 2 * k] = _mm512_unpacklo_epi64(made[i + k], made[i + k + 2]);
+            rows[i + 2 * k + 1] = _mm512_unpackhi_epi64(made[i + k], made[i + k + 2]);
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int k = 0; k < 4; k++) {
+            made[i + k] = _mm512_shuffle_i32x4(rows[i + k], rows[i + k + 4], 0x88);
+            made[i + k + 4] = _mm512_shuffle_i32x4(rows[i + k], rows[i + k + 4], 0xdd);
+        }
+    for (int k = 0; k < 8; k++) {
+        rows[k] = _mm512_shuffle_i32x4(made[k], made[k + 8], 0x88);
+        rows[k + 8] = _mm512_shuffle_i32x4(made[k], made[k + 8], 0xdd);
+    }
+}
+
 // The first `size` numbers of rows that are `next` apart, in pairs as `product` reads them: to[j][i] are those at 2j and
-// 2j + 1 of row i, of `padded` rows, of which those from `rows` on are 0.
+// 2j + 1 of row i, of `padded` rows, a multiple of 16, of which those from `rows` on are 0.
 static inline void pack(const bf16* from, long next, long rows, long padded, long size, uint32_t* to) {
-    for (long i = 0; i < padded; i++)
-        for (long j = 0; j < size / 2; j++) to[j * padded + i] = i < rows ? two(from + i * next + 2 * j) : 0;
+    for (long i = 0; i < padded; i += 16)
+        for (long j = 0; j < size / 2; j += 16) {
+            const long across = size / 2 - j < 16 ? size / 2 - j : 16;
+            const __mmask16 in = (1u << across) - 1;
+            __m512i block[16];
+            for (long r = 0; r < 16; r++)
+                block[r] = i + r < rows ? _mm512_maskz_loadu_epi32(in, from + (i + r) * next + 2 * j)
+                                        : _mm512_setzero_si512();
+            transpose(block);
+            for (long c = 0; c < across; c++) _mm512_storeu_si512(to + (j + c) * padded + i, block[c]);
+        }
 }
 
 // Rows in pairs: to[i][j] are the numbers j of rows 2i and 2i + 1, of `padded` rows, of which those from `rows` on are 0;
