@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fute.surrogates import packed
-from fute.surrogates.packed import back_through, through
+from fute.surrogates.packed import back_through, pack, through
 
 KINDS = [
     torch.float64,  # which oneDNN doesn't multiply
@@ -34,6 +34,8 @@ def drawn(dtype=torch.float32, bias=False):
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
 def test_products_are_those_of_the_layer(dtype, rows, bias):
     layer = drawn(dtype, bias)
+    pack([layer])
+    assert len(packed._PACKED) == (dtype in packed._packs())
     x, grad = torch.randn(rows, 24, dtype=torch.float64), torch.randn(rows, 40, dtype=torch.float64)
     for made, right in ((through(layer, x), layer(x.to(dtype))), (back_through(layer, grad), None)):
         right = grad.to(dtype) @ layer.weight if right is None else right
@@ -44,31 +46,39 @@ def test_products_are_those_of_the_layer(dtype, rows, bias):
 @pytest.mark.skipif(not packed._packs(), reason="oneDNN packs nothing here")
 def test_weights_are_packed_once_and_anew_when_they_change():
     layer, x = drawn(), torch.randn(5, 24)
-    through(layer, x)
+    pack([layer])
     first = packed._PACKED[layer]
-    back_through(layer, torch.randn(3, 40))
+    pack([layer])
     assert packed._PACKED[layer] is first
     layer.weight.mul_(2)  # in place
     assert torch.allclose(through(layer, x), layer(x), atol=1e-5)
+    pack([layer])
+    assert packed._PACKED[layer] is not first
     layer.weight.data = torch.randn(40, 24)  # in its place
-    assert torch.allclose(through(layer, x), layer(x), atol=1e-5)
+    for _ in range(2):
+        assert torch.allclose(through(layer, x), layer(x), atol=1e-5)
+        pack([layer])
 
 
 @pytest.mark.skipif(not packed._packs(), reason="oneDNN packs nothing here")
 def test_packed_weights_go_with_their_layer():
     layer = drawn()
-    through(layer, torch.randn(5, 24))
+    pack([layer])
     assert len(packed._PACKED) == 1
     del layer
     gc.collect()
     assert not len(packed._PACKED)
 
 
-def test_what_has_no_room_is_multiplied_as_it_is(monkeypatch):
+@pytest.mark.parametrize(("layers", "kept"), [(1, 1), (2, 0)])
+def test_of_a_model_that_has_no_room_nothing_is_kept(layers, kept, monkeypatch):
+    """Whatever other models keep: else a vector's bits would depend on what was embedded before it."""
     monkeypatch.setattr(
         packed, "_MOST", 3 * 24 * 40 * 4
-    )  # bytes: of one layer, for both its products, and a half
-    one, other, x = drawn(), drawn(), torch.randn(5, 24)
-    for layer in (one, other):
-        assert torch.allclose(through(layer, x), layer(x), atol=1e-5)
-    assert other not in packed._PACKED
+    )  # bytes: one layer's, for both of its products, and a half
+    other, model = drawn(), [drawn() for _ in range(layers)]
+    pack([other])
+    pack(model)
+    assert sum(layer in packed._PACKED for layer in model) == (kept if packed._packs() else 0)
+    x = torch.randn(5, 24)
+    assert all(torch.allclose(through(layer, x), layer(x), atol=1e-5) for layer in model)

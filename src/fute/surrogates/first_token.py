@@ -13,14 +13,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fute.surrogates.base import at_least_single
-from fute.surrogates.packed import back_through, through
+from fute.surrogates.packed import back_through, pack, through
 
 ARCHITECTURES = ("t5", "mt5")
 Back = Callable[[Tensor], Tensor]  # from ∂L/∂y to ∂L/∂x
 Part = Callable[[Any, Tensor], tuple[Tensor, Back]]  # of a layer: what it makes of x
+
+
+def prepare(decoder: Any) -> None:
+    """Pack the weights that `first_token` multiplies with, for all calls."""
+    across = {layer for block in decoder.block for layer in _key_and_value(block.layer[1])}
+    pack([layer for layer in decoder.modules() if isinstance(layer, nn.Linear) and layer not in across])
 
 
 def first_token(
@@ -172,7 +178,7 @@ def _to_encoder(read: _Read, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor
     """
     own, states, size = layer.EncDecAttention, read.states, side.keys.shape[1]
     kind, heads = own.q.weight.dtype, len(side.keys)
-    to_key, to_value = (made.weight.view(heads, -1, made.in_features) for made in (own.k, own.v))
+    to_key, to_value = (made.weight.view(heads, -1, made.in_features) for made in _key_and_value(layer))
     query = _by_head(through(own.q, x), heads)
     raw = (query @ to_key).transpose(0, 1)  # (B, heads, d)
     query = query.to(x.dtype)
@@ -196,6 +202,10 @@ def _to_encoder(read: _Read, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor
         return back_through(own.q, _rows(to_query)).to(x.dtype)
 
     return through(own.o, _rows(mixed)).to(x.dtype), back
+
+
+def _key_and_value(layer: Any) -> tuple[nn.Linear, nn.Linear]:
+    return layer.EncDecAttention.k, layer.EncDecAttention.v
 
 
 def _slopes(shares: Tensor, grad: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ product.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,20 +16,31 @@ from torch import Tensor, nn
 from fute.core.runtime import cpu_flags, fast_bfloat16
 
 _FEW = 32  # rows that weights are packed for
-_MOST = 2 << 30  # bytes of packed weights that are kept
+_MOST = 2 << 30  # bytes of packed weights that are kept of a model
+
+
+def pack(layers: Sequence[nn.Linear]) -> None:
+    """Keep these layers' weights packed too, for as long as the layers live; where that doesn't help, or they
+    are too many to be kept twice more, none.
+    """
+    weights = [layer.weight for layer in layers]
+    able = all(weight.device.type == "cpu" and weight.dtype in _packs() for weight in weights)
+    if not able or 2 * sum(weight.nbytes for weight in weights) > _MOST:
+        return
+    for layer in layers:
+        if _packed(layer) is None:
+            _PACKED[layer] = _Packed(layer.weight)
 
 
 def through(layer: nn.Linear, x: Tensor) -> Tensor:
     """`x Wᵀ + b` of a layer that nothing trains, in its weights' type, without gradients: (n, out)."""
-    x = x.to(layer.weight.dtype)
-    packed = _packed(layer, x)
+    x, packed = x.to(layer.weight.dtype), _packed(layer)
     return layer(x) if packed is None else _product(x, packed.ahead, layer.bias)
 
 
 def back_through(layer: nn.Linear, grad: Tensor) -> Tensor:
     """`∂L/∂x = ∂L/∂y W` of such a layer: (n, in)."""
-    grad = grad.to(layer.weight.dtype)
-    packed = _packed(layer, grad)
+    grad, packed = grad.to(layer.weight.dtype), _packed(layer)
     return grad @ layer.weight if packed is None else _product(grad, packed.back)
 
 
@@ -37,7 +49,6 @@ class _Packed:
 
     def __init__(self, weight: Tensor) -> None:
         self._of, self._version = weight.detach(), weight._version
-        self.nbytes = 2 * weight.nbytes
         self.ahead, self.back = (torch.ops.mkldnn._reorder_linear_weight(w, _FEW) for w in (weight, weight.T))
 
     def is_of(self, weight: Tensor) -> bool:
@@ -48,17 +59,10 @@ class _Packed:
 _PACKED: WeakKeyDictionary[nn.Linear, _Packed] = WeakKeyDictionary()
 
 
-def _packed(layer: nn.Linear, x: Tensor) -> _Packed | None:
-    """The layer's packed weights; None where they don't help, or are too many to be kept twice more."""
-    if x.device.type != "cpu" or x.dtype not in _packs() or not len(x):
-        return None
+def _packed(layer: nn.Linear) -> _Packed | None:
+    """The layer's weights, if they are kept packed as they are now."""
     packed = _PACKED.get(layer)
-    if packed is not None and packed.is_of(layer.weight):
-        return packed
-    if sum(other.nbytes for other in _PACKED.values()) + 2 * layer.weight.nbytes > _MOST:
-        return None
-    packed = _PACKED[layer] = _Packed(layer.weight)
-    return packed
+    return packed if packed is not None and packed.is_of(layer.weight) else None
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from fute.core.errors import ConfigError, ModelError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
-from fute.surrogates.first_token import ARCHITECTURES, first_token
+from fute.surrogates.first_token import ARCHITECTURES, first_token, prepare
 from fute.surrogates.stack import top
 from fute.weights.attention import fused, learns
 
@@ -243,6 +243,8 @@ class Prefix(nn.Module):
         self.values = nn.Parameter(start[1].clone())
         short_cut = where != "encoder" and model.config.model_type in ARCHITECTURES
         self._decoders = [model.get_decoder()] if short_cut else []  # none of the prefix's own modules
+        for decoder in self._decoders:
+            prepare(decoder)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
