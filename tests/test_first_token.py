@@ -46,11 +46,11 @@ def drawn(model, where="decoder", top_layers=0):
 def read(model, prefix, short_cut=True):
     """What the head reads, and the gradients of the prefix and of the encoder's states."""
     prefix.zero_grad()
-    kept, prefix._decoders = prefix._decoders, prefix._decoders if short_cut else []
+    kept, prefix._short_cuts = prefix._short_cuts, prefix._short_cuts if short_cut else []
     with prefix.attached():
         encoded = states(model, TOKENS).detach().requires_grad_()
         made = represent(model, TOKENS, encoded)
-    prefix._decoders = kept
+    prefix._short_cuts = kept
     weigh = torch.randn(made.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (made.double() * weigh).sum().backward()
     return made.detach(), *(side.grad.clone() for side in prefix.tensors.values()), encoded.grad
@@ -137,7 +137,7 @@ def test_a_vector_is_the_same_to_rounding_however_it_is_made(tmp_path, monkeypat
     short, kept = vector(), Prefix.attached
 
     def plain(prefix):
-        prefix._decoders = []
+        prefix._short_cuts = []
         return kept(prefix)
 
     monkeypatch.setattr(Prefix, "attached", plain)

@@ -7,18 +7,21 @@ gradient goes back through it; no weight gets one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from fute.surrogates.base import at_least_single
 from fute.surrogates.packed import back_through, pack, through
 
 ARCHITECTURES = ("t5", "mt5")
+_LATER = ("attention_mask", "past_key_values")  # what a decoder is given at later tokens
 Back = Callable[[Tensor], Tensor]  # from ∂L/∂y to ∂L/∂x
 Part = Callable[[Any, Tensor], tuple[Tensor, Back]]  # of a layer: what it makes of x
 
@@ -27,6 +30,25 @@ def prepare(decoder: Any) -> None:
     """Pack the weights that `first_token` multiplies with, for all calls."""
     across = {layer for block in decoder.block for layer in _key_and_value(block.layer[1])}
     pack([layer for layer in decoder.modules() if isinstance(layer, nn.Linear) and layer not in across])
+
+
+@contextlib.contextmanager
+def short_cut(decoder: Any, keys: Tensor, values: Tensor) -> Iterator[None]:
+    """While this is open, a decoder that is asked for its first token alone takes it from `first_token`."""
+
+    def forward(**given: Any) -> Any:
+        ids = given["input_ids"]
+        if ids.shape[1] > 1 or any(given.get(name) is not None for name in _LATER):
+            return type(decoder).forward(decoder, **given)
+        read = given["encoder_hidden_states"], given["encoder_attention_mask"]
+        made = first_token(decoder, ids, *read, keys, values)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=made)
+
+    decoder.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del decoder.__dict__["forward"]
 
 
 def first_token(

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fute.core.errors import ConfigError, ModelError
 from fute.surrogates.adapters import Reach
 from fute.surrogates.base import family, represent
-from fute.surrogates.first_token import ARCHITECTURES, first_token, prepare
+from fute.surrogates.first_token import ARCHITECTURES, prepare, short_cut
 from fute.surrogates.stack import top
 from fute.weights.attention import fused, learns
 
@@ -33,7 +32,6 @@ IMPLEMENTATION = "fute_prefix"
 _PREFIX = "fute_prefix"
 _RAW = "fute_raw"  # that of one which is given what it attends to as it is, in the place of keys and values
 _NONE = itertools.repeat(None)
-_MORE = ("attention_mask", "past_key_values")  # what a decoder that is at its first token isn't given
 # The attribute of an attention module that maps its position bias, T5's or MPNet's, to the one that is used.
 POSITION_BIAS = "fute_position_bias"
 
@@ -241,9 +239,11 @@ class Prefix(nn.Module):
         start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
         self.keys = nn.Parameter(start[0].clone())
         self.values = nn.Parameter(start[1].clone())
-        short_cut = where != "encoder" and model.config.model_type in ARCHITECTURES
-        self._decoders = [model.get_decoder()] if short_cut else []  # none of the prefix's own modules
-        for decoder in self._decoders:
+        self._short_cuts: list[tuple[Any, int]] = []  # a decoder, and its first layer's place in the prefix
+        if where != "encoder" and model.config.model_type in ARCHITECTURES:
+            decoder = model.get_decoder()
+            inside = set(decoder.modules())
+            self._short_cuts.append((decoder, sum(layer not in inside for layer, _, _ in self._layers)))
             prepare(decoder)
 
     @property
@@ -253,9 +253,7 @@ class Prefix(nn.Module):
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """While this is open, the model attends to the prefix too."""
-        hooks = []
-        for decoder in self._decoders:
-            decoder.__dict__["forward"] = functools.partial(self._decoded, decoder)
+        hooks, opened = [], contextlib.ExitStack()
         sides = zip(self.keys.unbind(), self.values.unbind(), strict=True)  # cut once: one gradient, not many
         of: dict[nn.Module, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         try:
@@ -264,10 +262,11 @@ class Prefix(nn.Module):
                 layer.__dict__[_PREFIX] = itertools.cycle(of[layer])
                 if crossing:
                     hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
+            for decoder, first in self._short_cuts:
+                opened.enter_context(short_cut(decoder, self.keys[first:], self.values[first:]))
             yield
         finally:
-            for decoder in self._decoders:
-                decoder.__dict__.pop("forward", None)
+            opened.close()
             for hook in hooks:
                 hook.remove()
             for layer, _, crossing in self._layers:
@@ -276,17 +275,6 @@ class Prefix(nn.Module):
                     layer.__dict__.pop(_RAW, None)
                     for projection in _projections(layer):
                         projection.__dict__.pop("forward", None)
-
-    def _decoded(self, decoder: Any, **given: Any) -> Any:
-        """What the decoder makes of its input: of a single token by `first_token`."""
-        ids = given["input_ids"]
-        if ids.shape[1] > 1 or any(given.get(name) is not None for name in _MORE):
-            return type(decoder).forward(decoder, **given)
-        inside = set(decoder.modules())
-        first = next(i for i, (layer, _, _) in enumerate(self._layers) if layer in inside)
-        read = given["encoder_hidden_states"], given["encoder_attention_mask"]
-        made = first_token(decoder, ids, *read, self.keys[first:], self.values[first:])
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=made)
 
 
 def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int], bool]]:
