@@ -22,14 +22,15 @@ from fute.surrogates.packed import back_through, pack, through
 
 ARCHITECTURES = ("t5", "mt5")
 _LATER = ("attention_mask", "past_key_values")  # what a decoder is given at later tokens
+_BY_HEAD = ("EncDecAttention.k", "EncDecAttention.v")  # whose weights are multiplied head by head
 Back = Callable[[Tensor], Tensor]  # from ∂L/∂y to ∂L/∂x
 Part = Callable[[Any, Tensor], tuple[Tensor, Back]]  # of a layer: what it makes of x
 
 
 def prepare(decoder: Any) -> None:
     """Pack the weights that `first_token` multiplies with, for all calls."""
-    across = {layer for block in decoder.block for layer in _key_and_value(block.layer[1])}
-    pack([layer for layer in decoder.modules() if isinstance(layer, nn.Linear) and layer not in across])
+    layers = [(name, layer) for name, layer in decoder.named_modules() if isinstance(layer, nn.Linear)]
+    pack([layer for name, layer in layers if not name.endswith(_BY_HEAD)])
 
 
 @contextlib.contextmanager
@@ -77,10 +78,6 @@ class _Side:
     keys: Tensor
     values: Tensor
     grads: Sequence[Tensor] = ()
-
-    def scores(self, query: Tensor) -> Tensor:
-        """Of queries (heads, B, head size): (heads, B, virtual tokens)."""
-        return query @ self.keys.mT
 
 
 @dataclass
@@ -167,7 +164,7 @@ def _dense(layer: Any, x: Tensor) -> tuple[Tensor, Back]:
         to_x = [back_through(gate, of) for gate, of in zip(gates, grads, strict=True)]
         return sum(to_x[1:], to_x[0]).to(grad.dtype)
 
-    return through(within.wo, inner.detach()).to(at_least_single(x.dtype)), back
+    return through(within.wo, inner.detach()).to(x.dtype), back
 
 
 def _to_itself(bias: Tensor, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor, Back]:
@@ -176,7 +173,7 @@ def _to_itself(bias: Tensor, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor
     heads = len(bias)
     query, key, value = (_by_head(through(made, x), heads).to(x.dtype) for made in (own.q, own.k, own.v))
     scores = (query * key).sum(-1, keepdim=True) + bias
-    shares = torch.cat([side.scores(query), scores], -1).softmax(-1)
+    shares = torch.cat([query @ side.keys.mT, scores], -1).softmax(-1)
     first, last = shares[..., :-1], shares[..., -1:]
     mixed = first @ side.values + last * value
 
@@ -200,12 +197,12 @@ def _to_encoder(read: _Read, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor
     """
     own, states, size = layer.EncDecAttention, read.states, side.keys.shape[1]
     kind, heads = own.q.weight.dtype, len(side.keys)
-    to_key, to_value = (made.weight.view(heads, -1, made.in_features) for made in _key_and_value(layer))
+    to_key, to_value = (made.weight.view(heads, -1, made.in_features) for made in (own.k, own.v))
     query = _by_head(through(own.q, x), heads)
     raw = (query @ to_key).transpose(0, 1)  # (B, heads, d)
     query = query.to(x.dtype)
     scores = (raw @ states.mT).transpose(0, 1).to(x.dtype) + read.seen
-    shares = torch.cat([side.scores(query), scores], -1).softmax(-1)
+    shares = torch.cat([query @ side.keys.mT, scores], -1).softmax(-1)
     first, rest = shares[..., :size], shares[..., size:].transpose(0, 1).to(kind)
     mixed = first @ side.values + ((rest @ states).transpose(0, 1) @ to_value.mT).to(x.dtype)
     kept = raw if read.learns else None  # else it is gone, and more stays in the caches
@@ -224,10 +221,6 @@ def _to_encoder(read: _Read, side: _Side, layer: Any, x: Tensor) -> tuple[Tensor
         return back_through(own.q, _rows(to_query)).to(x.dtype)
 
     return through(own.o, _rows(mixed)).to(x.dtype), back
-
-
-def _key_and_value(layer: Any) -> tuple[nn.Linear, nn.Linear]:
-    return layer.EncDecAttention.k, layer.EncDecAttention.v
 
 
 def _slopes(shares: Tensor, grad: Tensor) -> Tensor:

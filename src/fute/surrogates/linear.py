@@ -39,7 +39,7 @@ def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
     return made
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x Wᵀ + b`."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
@@ -52,7 +52,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -65,7 +65,7 @@ class _Linear(torch.autograd.Function):
         rows = grad.reshape(-1, grad.shape[-1])
         to_x, to_weight, to_bias = ctx.needs_input_grad
         return (
-            _product(grad, weight.T) if to_x else None,
-            _product(rows.T, x.reshape(-1, x.shape[-1]).T) if to_weight else None,
+            product(grad, weight.T) if to_x else None,
+            product(rows.T, x.reshape(-1, x.shape[-1]).T) if to_weight else None,
             rows.sum(0) if to_bias else None,
         )

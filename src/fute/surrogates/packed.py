@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fute.core.runtime import cpu_flags, fast_bfloat16
+from fute.surrogates.linear import product
 
 _FEW = 32  # rows that weights are packed for
 _MOST = 2 << 30  # bytes of packed weights that are kept of a model
@@ -35,13 +36,13 @@ def pack(layers: Sequence[nn.Linear]) -> None:
 def through(layer: nn.Linear, x: Tensor) -> Tensor:
     """`x Wᵀ + b` of a layer that nothing trains, in its weights' type, without gradients: (n, out)."""
     x, packed = x.to(layer.weight.dtype), _packed(layer)
-    return layer(x) if packed is None else _product(x, packed.ahead, layer.bias)
+    return layer(x) if packed is None else product(x, packed.ahead, layer.bias)
 
 
 def back_through(layer: nn.Linear, grad: Tensor) -> Tensor:
     """`∂L/∂x = ∂L/∂y W` of such a layer: (n, in)."""
     grad, packed = grad.to(layer.weight.dtype), _packed(layer)
-    return grad @ layer.weight if packed is None else _product(grad, packed.back)
+    return grad @ layer.weight if packed is None else product(grad, packed.back)
 
 
 class _Packed:
@@ -71,8 +72,3 @@ def _packs() -> tuple[torch.dtype, ...]:
     if not torch.backends.mkldnn.is_available() or "avx2" not in cpu_flags():  # type: ignore[no-untyped-call]
         return ()
     return (torch.float32, torch.bfloat16) if fast_bfloat16() else (torch.float32,)
-
-
-def _product(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return made

@@ -169,6 +169,13 @@ def _give_raw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             layer.__dict__.pop("forward", None)
 
 
+def _forget_raw(module: nn.Module) -> None:
+    """Leave nothing of `_give_raw` behind."""
+    module.__dict__.pop(_RAW, None)
+    for layer in _projections(module):
+        layer.__dict__.pop("forward", None)
+
+
 AttentionInterface.register(IMPLEMENTATION, _prefix_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
@@ -253,28 +260,19 @@ class Prefix(nn.Module):
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """While this is open, the model attends to the prefix too."""
-        hooks, opened = [], contextlib.ExitStack()
         sides = zip(self.keys.unbind(), self.values.unbind(), strict=True)  # cut once: one gradient, not many
         of: dict[nn.Module, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        try:
+        with contextlib.ExitStack() as opened:
             for (layer, _, crossing), side in zip(self._layers, sides, strict=True):
                 of[layer].append(side)
                 layer.__dict__[_PREFIX] = itertools.cycle(of[layer])
+                opened.callback(layer.__dict__.pop, _PREFIX, None)
                 if crossing:
-                    hooks.append(layer.register_forward_pre_hook(_give_raw, with_kwargs=True))
+                    opened.callback(_forget_raw, layer)
+                    opened.callback(layer.register_forward_pre_hook(_give_raw, with_kwargs=True).remove)
             for decoder, first in self._short_cuts:
                 opened.enter_context(short_cut(decoder, self.keys[first:], self.values[first:]))
             yield
-        finally:
-            opened.close()
-            for hook in hooks:
-                hook.remove()
-            for layer, _, crossing in self._layers:
-                layer.__dict__.pop(_PREFIX, None)
-                if crossing:
-                    layer.__dict__.pop(_RAW, None)
-                    for projection in _projections(layer):
-                        projection.__dict__.pop("forward", None)
 
 
 def _attention_layers(model: Any) -> list[tuple[nn.Module, tuple[int, int], bool]]:
